@@ -1,0 +1,2 @@
+//! netflash
+fn main() {}

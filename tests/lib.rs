@@ -1,0 +1,1 @@
+//! The test room: it sees every other room and is seen by none.
