@@ -1,1 +1,30 @@
-//! placeholder
+//! What does this machine boot, and what is it told?
+//!
+//! Pure and small, because it is linked into PID 1: no clock, no socket, no file. It holds three things:
+//! the *contract* between server and agent (who I am, what I have, what to do, how it went), the kernel
+//! parameters, and the boot decision with the iPXE script that carries it out.
+
+mod contract;
+mod hex;
+mod identity;
+mod inventory;
+mod mac;
+mod order;
+mod params;
+mod report;
+mod selector;
+mod text;
+
+pub use contract::{
+    AGENT_BODY_MAX, API_EVENTS, API_HELLO, API_JOB, ContractError, EVENTS_MAX, EventsAnswer, Hello,
+    JobAnswer, SERVER_NAME, Welcome,
+};
+pub use hex::{Hex32, HexError};
+pub use identity::{Identity, KnownMachine, Resolution, is_bad_uuid, resolve};
+pub use inventory::{DiskInfo, Firmware, Inventory, NicInfo};
+pub use mac::{Mac, MacError};
+pub use order::{FlashOrder, FreePolicy, Job, LastAction, Order, SessionTicket, VerifyPolicy};
+pub use params::{Iface, KernelParams, LogLevel, PARAMETERS, ParamWarning, Parameter};
+pub use report::{AgentEvent, EventKind, JobReport, Phase, Progress};
+pub use selector::{ChoiceError, DiskSelector, SelectorError};
+pub use text::plain;

@@ -1,0 +1,99 @@
+//! What a machine is told to do.
+
+use std::net::SocketAddrV4;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DiskSelector, Hex32};
+
+/// One machine's order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// The server's number for it.
+    pub id: u64,
+    /// What to do.
+    pub order: Order,
+    /// What to do afterwards, when all went well.
+    #[serde(default)]
+    pub last: LastAction,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Order {
+    /// Put an image on a disk.
+    Flash(FlashOrder),
+}
+
+/// Put an image on a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlashOrder {
+    /// Name of the image, to show.
+    pub image_name: String,
+    /// The image: BLAKE3 of its manifest.
+    pub image_id: Hex32,
+    /// Size of the raw disk in the image, in bytes.
+    pub raw_bytes: u64,
+    /// Which disk loses its content.
+    #[serde(default)]
+    pub disk: DiskSelector,
+    /// Where the image is being sent.
+    pub session: SessionTicket,
+    /// What becomes of runs that the image knows to be unallocated.
+    #[serde(default)]
+    pub free: FreePolicy,
+    /// How much is read back.
+    #[serde(default)]
+    pub verify: VerifyPolicy,
+}
+
+/// What is needed to join a multicast session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionTicket {
+    /// Multicast group and port.
+    pub group: SocketAddrV4,
+    /// The session's number; another number in this group is another session.
+    pub session: u32,
+    /// Ed25519 public key that signs the session's announces.
+    pub verify_key: Hex32,
+    /// This machine's number in the session's feedback.
+    pub receiver: u64,
+}
+
+/// What becomes of unallocated runs of the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FreePolicy {
+    /// They keep what they hold: fastest, and old data stays readable.
+    #[default]
+    Leave,
+    /// The disk is told that they are unused.
+    Discard,
+    /// They are written as zeros.
+    Zero,
+}
+
+/// How much of the disk is read back before the tables are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyPolicy {
+    /// Everything that was written.
+    #[default]
+    Full,
+    /// A sample.
+    Sample,
+}
+
+/// What a machine does after its job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LastAction {
+    /// Reboot; the boot decision then sends it to its disk.
+    #[default]
+    Reboot,
+    /// Power off.
+    PowerOff,
+    /// Stay, and ask for the next job.
+    Wait,
+}
