@@ -1,1 +1,33 @@
-//! placeholder
+//! How do blocks of bytes reach everybody over a lossy network?
+//!
+//! Two state machines without input or output ([`Sender`], [`Receiver`]) speak the protocol of
+//! `docs/PROTOCOL.md`; forward error correction is behind [`Fec`], and what a block means is behind
+//! [`BlockSource`] and [`BlockSink`]. The driver joins them to sockets, threads and clocks.
+
+mod block;
+mod clock;
+mod fec;
+mod guard;
+mod keys;
+mod receiver;
+mod sender;
+mod wire;
+
+pub use block::{
+    BlockId, BlockSink, BlockSource, Layout, LayoutError, MAX_PREAMBLE_BYTES, ObjectId, SinkError,
+    Start, Verdict,
+};
+pub use clock::Instant;
+pub use fec::{FIRST_REPAIR, Fec, FecError, MAX_REPAIR, MAX_SOURCE, ReedSolomon};
+#[cfg(feature = "sabotage")]
+pub use guard::Sabotage;
+pub use guard::{GUARDS, Guard};
+pub use keys::{KeyError, SigningKey, VerifyKey};
+pub use receiver::{
+    MAX_NAME_BYTES, Receiver, ReceiverConfig, ReceiverError, ReceiverEvent, ReceiverStats,
+};
+pub use sender::{
+    Destination, MAX_SYMBOL_BYTES, MIN_SYMBOL_BYTES, ReceiverInfo, Sender, SenderConfig,
+    SenderError, SenderEvent, SenderStats, StartRule, symbol_bytes_for_mtu,
+};
+pub use wire::{DATA_OVERHEAD, Phase};

@@ -1,0 +1,191 @@
+//! Forward error correction: k source symbols of a block, and an extendable stream of repair symbols.
+//!
+//! The only file that names the FEC crate. Reed-Solomon at the crate's low rate has the property the
+//! protocol rests on: a short repair stream is a prefix of a longer one, so fresh repair can be made at
+//! any time. The crate panics on some arguments a peer could choose; every bound is checked here first.
+
+use reed_solomon_simd::engine::DefaultEngine;
+use reed_solomon_simd::rate::{
+    DecoderWork, EncoderWork, LowRateDecoder, LowRateEncoder, RateDecoder, RateEncoder,
+};
+use thiserror::Error;
+
+/// Repair symbols a sender makes at first.
+pub const FIRST_REPAIR: u16 = 64;
+/// Repair symbols of one block at most; then its source symbols come again.
+pub const MAX_REPAIR: u16 = 4096;
+/// Source symbols of one block at most.
+pub const MAX_SOURCE: u16 = 16384;
+
+/// Why a block cannot be encoded or decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum FecError {
+    /// Sizes outside the bounds of this file.
+    #[error(
+        "{source_symbols} source and {repair_symbols} repair symbols of {symbol_bytes} bytes are out of bounds"
+    )]
+    Bounds {
+        /// Source symbols.
+        source_symbols: usize,
+        /// Repair symbols.
+        repair_symbols: usize,
+        /// Bytes of each.
+        symbol_bytes: usize,
+    },
+    /// Source and repair symbols together are fewer than the block has source symbols.
+    #[error("too few symbols")]
+    TooFew,
+    /// A symbol that this block cannot have, one given twice, or one of the wrong length.
+    #[error("symbol {number} does not fit the block")]
+    Symbol {
+        /// Its number among the source or among the repair symbols.
+        number: u16,
+    },
+}
+
+/// An erasure code over the symbols of one block. Implementations keep working memory between calls.
+pub trait Fec {
+    /// The first `count` repair symbols of `source`, one after the other.
+    /// `source` is k symbols of `symbol_bytes`, the last padded with zeros.
+    fn encode(
+        &mut self,
+        source: &[u8],
+        symbol_bytes: usize,
+        count: u16,
+    ) -> Result<Vec<u8>, FecError>;
+
+    /// Fills in the source symbols that `present` says are lacking.
+    /// `repair` are symbols with their numbers in the repair stream, each once.
+    fn decode(
+        &mut self,
+        source: &mut [u8],
+        symbol_bytes: usize,
+        present: &[bool],
+        repair: &[(u16, Vec<u8>)],
+    ) -> Result<(), FecError>;
+}
+
+/// Reed-Solomon over GF(2^16), any k of the symbols suffice.
+#[derive(Default)]
+pub struct ReedSolomon {
+    encoder: Option<EncoderWork>,
+    decoder: Option<DecoderWork>,
+}
+
+impl ReedSolomon {
+    /// Without working memory; the first block allocates it.
+    pub fn new() -> ReedSolomon {
+        ReedSolomon::default()
+    }
+}
+
+impl std::fmt::Debug for ReedSolomon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ReedSolomon")
+    }
+}
+
+impl Fec for ReedSolomon {
+    fn encode(
+        &mut self,
+        source: &[u8],
+        symbol_bytes: usize,
+        count: u16,
+    ) -> Result<Vec<u8>, FecError> {
+        let k = check(source.len(), symbol_bytes, usize::from(count))?;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let bounds = |_| bounds(k, usize::from(count), symbol_bytes);
+        let work = self.encoder.take();
+        let mut encoder = LowRateEncoder::new(
+            k,
+            usize::from(count),
+            symbol_bytes,
+            DefaultEngine::new(),
+            work,
+        )
+        .map_err(bounds)?;
+        for symbol in source.chunks_exact(symbol_bytes) {
+            encoder.add_original_shard(symbol).map_err(bounds)?;
+        }
+        let mut repair = Vec::with_capacity(usize::from(count) * symbol_bytes);
+        let encoded = encoder.encode().map_err(bounds)?;
+        encoded
+            .recovery_iter()
+            .for_each(|symbol| repair.extend_from_slice(symbol));
+        drop(encoded);
+        self.encoder = Some(encoder.into_parts().1);
+        Ok(repair)
+    }
+
+    fn decode(
+        &mut self,
+        source: &mut [u8],
+        symbol_bytes: usize,
+        present: &[bool],
+        repair: &[(u16, Vec<u8>)],
+    ) -> Result<(), FecError> {
+        // The decoder costs what the highest symbol asks for, so it is sized by what came.
+        let highest = repair
+            .iter()
+            .map(|(number, _)| usize::from(*number) + 1)
+            .max()
+            .unwrap_or(0);
+        let k = check(source.len(), symbol_bytes, highest)?;
+        let have = present.iter().filter(|&&present| present).count();
+        if present.len() != k || have + repair.len() < k {
+            return Err(FecError::TooFew);
+        }
+        if have == k {
+            return Ok(());
+        }
+        let work = self.decoder.take();
+        let mut decoder = LowRateDecoder::new(k, highest, symbol_bytes, DefaultEngine::new(), work)
+            .map_err(|_| bounds(k, highest, symbol_bytes))?;
+        for (at, symbol) in source
+            .chunks_exact(symbol_bytes)
+            .enumerate()
+            .filter(|(at, _)| present[*at])
+        {
+            decoder
+                .add_original_shard(at, symbol)
+                .map_err(|_| FecError::Symbol { number: at as u16 })?;
+        }
+        for (number, symbol) in repair {
+            decoder
+                .add_recovery_shard(usize::from(*number), symbol)
+                .map_err(|_| FecError::Symbol { number: *number })?;
+        }
+        let decoded = decoder.decode().map_err(|_| FecError::TooFew)?;
+        for (at, symbol) in decoded.restored_original_iter() {
+            source[at * symbol_bytes..][..symbol_bytes].copy_from_slice(symbol);
+        }
+        drop(decoded);
+        self.decoder = Some(decoder.into_parts().1);
+        Ok(())
+    }
+}
+
+/// Everything the crate assumes about sizes; returns k.
+fn check(source_bytes: usize, symbol_bytes: usize, repair: usize) -> Result<usize, FecError> {
+    if symbol_bytes == 0
+        || !symbol_bytes.is_multiple_of(2)
+        || !source_bytes.is_multiple_of(symbol_bytes)
+    {
+        return Err(bounds(0, repair, symbol_bytes));
+    }
+    let k = source_bytes / symbol_bytes;
+    if k == 0 || k > usize::from(MAX_SOURCE) || repair > usize::from(MAX_REPAIR) {
+        return Err(bounds(k, repair, symbol_bytes));
+    }
+    Ok(k)
+}
+
+fn bounds(source_symbols: usize, repair_symbols: usize, symbol_bytes: usize) -> FecError {
+    FecError::Bounds {
+        source_symbols,
+        repair_symbols,
+        symbol_bytes,
+    }
+}
