@@ -1,1 +1,27 @@
-//! placeholder
+//! How a disk becomes an image, and an image a disk.
+//!
+//! An image `NAME.img.zst` is an ordinary zstd file, one independent zstd frame for each mebibyte
+//! of the disk, and a [`Manifest`] near its end that says what the disk is: which parts are used,
+//! zero or free, the hash of each frame, the partition tables. `docs/IMAGE-FORMAT.md` has the bytes.
+
+mod bytes;
+mod extent;
+mod frame_set;
+mod id;
+mod manifest;
+mod mask;
+mod partition;
+mod plan;
+mod tables;
+
+pub use bytes::Malformed;
+pub use extent::{Extent, ExtentKind, Extents, UNIT_BYTES};
+pub use frame_set::FrameSet;
+pub use id::{FrameId, ImageId, ImageIdError};
+pub use manifest::{
+    FRAME_BYTES, FRAMES_MAX, Manifest, ManifestError, ManifestParts, STORED_BYTES_MAX,
+};
+pub use mask::mask_frame;
+pub use partition::{BootModes, Partition};
+pub use plan::{BLOCK_BYTES_MAX, BLOCK_FRAMES_MAX, Plan, PlanBlock};
+pub use tables::{Gpt, Tables};
