@@ -6,11 +6,14 @@
 
 mod block;
 mod clock;
+mod driver;
 mod fec;
 mod guard;
+mod interface;
 mod keys;
 mod receiver;
 mod sender;
+mod udp;
 mod wire;
 
 pub use block::{
@@ -18,10 +21,15 @@ pub use block::{
     Start, Verdict,
 };
 pub use clock::Instant;
+pub use driver::{
+    ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport, SendConfig, SendError, SendEvent,
+    SendReport, random_session, receive, send,
+};
 pub use fec::{FIRST_REPAIR, Fec, FecError, MAX_REPAIR, MAX_SOURCE, ReedSolomon};
 #[cfg(feature = "sabotage")]
 pub use guard::Sabotage;
 pub use guard::{GUARDS, Guard};
+pub use interface::{Interface, InterfaceChoice, InterfaceError, InterfaceList};
 pub use keys::{KeyError, SigningKey, VerifyKey};
 pub use receiver::{
     MAX_NAME_BYTES, Receiver, ReceiverConfig, ReceiverError, ReceiverEvent, ReceiverStats,

@@ -124,13 +124,6 @@ impl Endpoint {
         u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 
-    /// Bytes the kernel keeps for us while nobody reads, its own overhead included.
-    pub(crate) fn receive_buffer_bytes(&self) -> usize {
-        socket2::SockRef::from(&self.socket)
-            .recv_buffer_size()
-            .unwrap_or(0)
-    }
-
     /// Datagrams the kernel threw away because the receive queue was full, since the socket was made; wraps.
     pub(crate) fn overflow(&self) -> u32 {
         self.overflow.load(Ordering::Relaxed)

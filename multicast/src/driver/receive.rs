@@ -1,0 +1,202 @@
+//! The receiving run loop: from datagrams on a wire to blocks in a sink.
+
+use std::{io, net::SocketAddrV4, sync::atomic::AtomicBool, thread, time::Duration};
+
+use thiserror::Error;
+
+use super::{chance, ticks::Ticks};
+use crate::{
+    block::{BlockSink, ObjectId},
+    fec::ReedSolomon,
+    interface::{Interface, InterfaceChoice, InterfaceError},
+    keys::{KeyError, VerifyKey},
+    receiver::{Receiver, ReceiverConfig, ReceiverError, ReceiverStats},
+    udp::Endpoint,
+};
+
+mod run;
+
+use run::Run;
+
+/// Everything a session is received with.
+#[derive(Clone, Debug)]
+pub struct ReceiveConfig {
+    /// The interface it comes in by.
+    pub interface: InterfaceChoice,
+    /// Multicast group and port.
+    pub group: SocketAddrV4,
+    /// Name of this machine for people, at most [`MAX_NAME_BYTES`](crate::MAX_NAME_BYTES).
+    pub name: String,
+    /// Take only this session, or the first that fits.
+    pub session: Option<u32>,
+    /// Believe only announces of this key, or the key of the first announce that fits.
+    pub verify_key: Option<VerifyKey>,
+    /// Take only this object, or whatever the session sends.
+    pub object_id: Option<ObjectId>,
+    /// How long to look for a session; `None`: for ever.
+    pub search: Option<Duration>,
+    /// The session counts as lost when its sender has not been heard for this long.
+    pub silence: Duration,
+}
+
+/// What an observer of [`receive`] hears.
+#[derive(Clone, Debug)]
+pub enum ReceiveEvent {
+    /// The group is joined; looking for a session.
+    Open {
+        /// The interface chosen.
+        interface: Interface,
+    },
+    /// A session was found.
+    Joined {
+        /// Its number.
+        session: u32,
+        /// What it sends.
+        object_id: ObjectId,
+        /// The key it is signed with.
+        verify_key: VerifyKey,
+    },
+    /// The preamble is here; the sink finds out what it lacks.
+    Surveying,
+    /// The sink knows what it lacks.
+    Surveyed {
+        /// Blocks of the object.
+        blocks: u32,
+        /// Blocks that are wanted.
+        wanted: u32,
+    },
+    /// Every block is here; the sink makes them final.
+    Settling,
+    /// Everything is here and final; the sender is told.
+    Complete,
+    /// Twice a second.
+    Progress {
+        /// Counters so far.
+        stats: ReceiverStats,
+        /// Blocks still lacking.
+        lacking: u32,
+        /// Bytes that the sink has and has not judged.
+        backlog_bytes: u64,
+    },
+}
+
+/// How a session went.
+#[derive(Clone, Debug)]
+pub struct ReceiveReport {
+    /// The session.
+    pub session: u32,
+    /// What it sent.
+    pub object_id: ObjectId,
+    /// From the first announce to the moment everything was final.
+    pub took: Duration,
+    /// Counters.
+    pub stats: ReceiverStats,
+    /// Datagrams the kernel dropped because nobody read in time.
+    pub overflow: u32,
+}
+
+/// Why a session was not received.
+#[derive(Debug, Error)]
+pub enum ReceiveError {
+    /// No interface, or more than one.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// The group is not a multicast address.
+    #[error("{0} is no multicast group; choose one of 239.0.0.0/8")]
+    Group(SocketAddrV4),
+    /// The operating system gave no random bytes.
+    #[error(transparent)]
+    Random(#[from] KeyError),
+    /// The socket could not be made.
+    #[error("opening a socket on {interface} for {group}")]
+    Open {
+        /// The interface chosen.
+        interface: Interface,
+        /// The group.
+        group: SocketAddrV4,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// No announce came in time.
+    #[error(
+        "no session heard on {group} at {interface} within {} s ({datagrams} datagrams came): \
+         is the sender running, and does multicast pass the switch?", searched.as_secs()
+    )]
+    NoSession {
+        /// The interface chosen.
+        interface: Interface,
+        /// The group.
+        group: SocketAddrV4,
+        /// How long it was looked for.
+        searched: Duration,
+        /// Datagrams that came all the same.
+        datagrams: u64,
+    },
+    /// The session did not work out.
+    #[error(transparent)]
+    Session(#[from] ReceiverError),
+    /// Reading from the network failed.
+    #[error("reading from the network")]
+    Network(#[source] io::Error),
+    /// `stop` was set.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Receives a session into `sink`, until everything is final and the sender knows.
+///
+/// Blocks. [`BlockSink::begin`] runs on a thread of its own and is waited for even after `stop`; everything else
+/// of the sink is called from here and must not wait.
+///
+/// # Errors
+/// See [`ReceiveError`].
+pub fn receive(
+    config: ReceiveConfig,
+    sink: impl BlockSink,
+    mut observer: impl FnMut(ReceiveEvent),
+    stop: &AtomicBool,
+) -> Result<ReceiveReport, ReceiveError> {
+    let interface = Interface::choose(&config.interface)?;
+    let group = config.group;
+    if !group.ip().is_multicast() {
+        return Err(ReceiveError::Group(group));
+    }
+    let endpoint = Endpoint::receiver(interface.address(), group);
+    let endpoint = endpoint.map_err(|source| ReceiveError::Open {
+        interface: interface.clone(),
+        group,
+        source,
+    })?;
+    let receiver_config = ReceiverConfig {
+        id: chance::random_id()?,
+        name: config.name,
+        session: config.session,
+        verify_key: config.verify_key,
+        object_id: config.object_id,
+        silence: config.silence,
+        chance: Box::new(chance::sequence()?),
+    };
+    observer(ReceiveEvent::Open {
+        interface: interface.clone(),
+    });
+    let ticks = Ticks::start();
+    let receiver = Receiver::new(ticks.now(), receiver_config, ReedSolomon::new());
+    thread::scope(|scope| {
+        let mut run = Run::new(scope, receiver, endpoint, ticks, sink);
+        run.run(config.search, &mut observer, stop)
+            .map_err(|error| match error {
+                run::RunError::NoSession {
+                    searched,
+                    datagrams,
+                } => ReceiveError::NoSession {
+                    interface,
+                    group,
+                    searched,
+                    datagrams,
+                },
+                run::RunError::Session(error) => ReceiveError::Session(error),
+                run::RunError::Network(source) => ReceiveError::Network(source),
+                run::RunError::Interrupted => ReceiveError::Interrupted,
+            })
+    })
+}

@@ -1,0 +1,237 @@
+//! The sending run loop: from blocks on a disk to batches of datagrams on a wire.
+
+use std::{
+    io,
+    net::SocketAddrV4,
+    sync::{atomic::AtomicBool, mpsc::sync_channel},
+    thread,
+    time::Duration,
+};
+
+use thiserror::Error;
+
+use super::{pace::Pacer, ticks::Ticks};
+use crate::{
+    block::{BlockId, BlockSource, ObjectId},
+    fec::ReedSolomon,
+    interface::{Interface, InterfaceChoice, InterfaceError},
+    keys::{SigningKey, VerifyKey},
+    sender::{
+        ReceiverInfo, Sender, SenderConfig, SenderError, SenderStats, StartRule,
+        symbol_bytes_for_mtu,
+    },
+    udp::Endpoint,
+};
+
+mod run;
+
+use run::Run;
+
+/// Blocks asked for and not yet sent on; the state machine keeps fewer open.
+const SOURCE_QUEUE: usize = 64;
+/// Everything a session is sent with.
+#[derive(Debug)]
+pub struct SendConfig {
+    /// The interface it leaves by.
+    pub interface: InterfaceChoice,
+    /// Multicast group and port.
+    pub group: SocketAddrV4,
+    /// How many routers the datagrams may pass, plus one.
+    pub ttl: u32,
+    /// Whether receivers on this machine hear it too.
+    pub loopback: bool,
+    /// The pace, in bits per second on the wire, Ethernet headers included.
+    pub rate_bits: u64,
+    /// Payload bytes of a datagram; `None` takes what the interface's MTU carries whole.
+    pub symbol_bytes: Option<u16>,
+    /// Number of this session, see [`random_session`](crate::random_session).
+    pub session: u32,
+    /// What is being sent.
+    pub object_id: ObjectId,
+    /// Signs the announces.
+    pub signing_key: SigningKey,
+    /// When the payload begins to flow.
+    pub start: StartRule,
+    /// The session ends when every known machine is done and none was heard for this long.
+    pub linger: Duration,
+}
+
+/// What an observer of [`send`] hears.
+#[derive(Clone, Debug)]
+pub enum SendEvent {
+    /// The socket is open; announces go out.
+    Open {
+        /// The interface chosen.
+        interface: Interface,
+        /// Where reports are taken.
+        address: SocketAddrV4,
+        /// Payload bytes of a datagram.
+        symbol_bytes: u16,
+        /// Who wants to be sure needs this key.
+        verify_key: VerifyKey,
+    },
+    /// A machine was heard for the first time.
+    Joined {
+        /// Its number.
+        id: u64,
+        /// Its name.
+        name: String,
+    },
+    /// A machine knows what it lacks.
+    Ready {
+        /// Its number.
+        id: u64,
+        /// Blocks it lacks.
+        wanted: u32,
+    },
+    /// The payload begins to flow.
+    Started {
+        /// Machines that are ready.
+        ready: u32,
+    },
+    /// A machine has everything.
+    Done {
+        /// Its number.
+        id: u64,
+    },
+    /// A machine went without being done.
+    Lost {
+        /// Its number.
+        id: u64,
+        /// Whether it said so itself.
+        said_so: bool,
+    },
+    /// Twice a second.
+    Progress {
+        /// Counters so far.
+        stats: SenderStats,
+        /// Every machine ever heard.
+        receivers: Vec<ReceiverInfo>,
+        /// Blocks that somebody lacks still, as far as is known.
+        blocks_left: u32,
+    },
+}
+
+/// How a session went.
+#[derive(Clone, Debug)]
+pub struct SendReport {
+    /// From the first announce to the last.
+    pub took: Duration,
+    /// Counters.
+    pub stats: SenderStats,
+    /// Bytes on the wire: datagrams with their UDP, IPv4 and Ethernet headers.
+    pub wire_bytes: u64,
+    /// Every machine ever heard.
+    pub receivers: Vec<ReceiverInfo>,
+}
+
+/// Why a session could not be sent.
+#[derive(Debug, Error)]
+pub enum SendError {
+    /// No interface, or more than one.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// The group is not a multicast address.
+    #[error("{0} is no multicast group; choose one of 239.0.0.0/8")]
+    Group(SocketAddrV4),
+    /// The socket could not be made.
+    #[error("opening a socket on {interface} for {group}")]
+    Open {
+        /// The interface chosen.
+        interface: Interface,
+        /// The group.
+        group: SocketAddrV4,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// What is being sent cannot be sent.
+    #[error("the session cannot be sent")]
+    Session(#[from] SenderError),
+    /// The source failed.
+    #[error("reading block {}", block.index())]
+    Read {
+        /// Which block.
+        block: BlockId,
+        /// Why.
+        source: io::Error,
+    },
+    /// The network failed for longer than an outage may last.
+    #[error("the network does not take datagrams any more")]
+    Network(#[source] io::Error),
+    /// `stop` was set.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Sends `source` to everybody who listens, until all who were heard are done.
+///
+/// Blocks; reading happens on a thread of its own. `stop` ends the session early: machines are told.
+///
+/// # Errors
+/// See [`SendError`]. Machines that were lost are no error but part of the report.
+pub fn send(
+    config: SendConfig,
+    mut source: impl BlockSource,
+    mut observer: impl FnMut(SendEvent),
+    stop: &AtomicBool,
+) -> Result<SendReport, SendError> {
+    let interface = Interface::choose(&config.interface)?;
+    if !config.group.ip().is_multicast() {
+        return Err(SendError::Group(config.group));
+    }
+    let group = config.group;
+    let failed = |source| SendError::Open {
+        interface: interface.clone(),
+        group,
+        source,
+    };
+    let endpoint = Endpoint::sender(interface.address(), config.ttl, config.loopback);
+    let endpoint = endpoint.map_err(failed)?;
+    let address = endpoint.local_address().map_err(failed)?;
+    let mtu = Endpoint::mtu_towards(interface.address(), group).map_err(failed)?;
+    let symbol_bytes = config
+        .symbol_bytes
+        .unwrap_or_else(|| symbol_bytes_for_mtu(mtu));
+    observer(SendEvent::Open {
+        interface: interface.clone(),
+        address,
+        symbol_bytes,
+        verify_key: config.signing_key.verify_key(),
+    });
+
+    let ticks = Ticks::start();
+    let sender_config = SenderConfig {
+        session: config.session,
+        object_id: config.object_id,
+        signing_key: config.signing_key,
+        symbol_bytes,
+        rate_bits: config.rate_bits,
+        start: config.start,
+        linger: config.linger,
+    };
+    let layout = source.layout().clone();
+    let sender = Sender::new(
+        ticks.now(),
+        sender_config,
+        source.preamble(),
+        layout,
+        ReedSolomon::new(),
+    )?;
+    thread::scope(|scope| {
+        let (requests, wanted) = sync_channel::<BlockId>(SOURCE_QUEUE);
+        let (answer, answers) = sync_channel(SOURCE_QUEUE);
+        scope.spawn(move || {
+            // Ends with the run: it drops its end of the queues.
+            for block in wanted {
+                let mut payload = Vec::new();
+                let read = source.read_block(block, &mut payload).map(|()| payload);
+                if answer.send((block, read)).is_err() {
+                    return;
+                }
+            }
+        });
+        let pacer = Pacer::new(config.rate_bits);
+        let run = Run::new(sender, endpoint, group, pacer, ticks, (requests, answers));
+        run.run(&mut observer, stop)
+    })
+}
