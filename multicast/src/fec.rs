@@ -54,14 +54,14 @@ pub trait Fec {
         count: u16,
     ) -> Result<Vec<u8>, FecError>;
 
-    /// Fills in the source symbols that `present` says are lacking.
-    /// `repair` are symbols with their numbers in the repair stream, each once.
+    /// Fills in the source symbols that `present` says are lacking. `repair` names repair symbols, each
+    /// once: its number in the stream, and the slot of `source` where it lies until it is replaced.
     fn decode(
         &mut self,
         source: &mut [u8],
         symbol_bytes: usize,
         present: &[bool],
-        repair: &[(u16, Vec<u8>)],
+        repair: &[(u16, u16)],
     ) -> Result<(), FecError>;
 }
 
@@ -124,7 +124,7 @@ impl Fec for ReedSolomon {
         source: &mut [u8],
         symbol_bytes: usize,
         present: &[bool],
-        repair: &[(u16, Vec<u8>)],
+        repair: &[(u16, u16)],
     ) -> Result<(), FecError> {
         // The decoder costs what the highest symbol asks for, so it is sized by what came.
         let highest = repair
@@ -152,10 +152,14 @@ impl Fec for ReedSolomon {
                 .add_original_shard(at, symbol)
                 .map_err(|_| FecError::Symbol { number: at as u16 })?;
         }
-        for (number, symbol) in repair {
+        for &(number, slot) in repair {
+            let lies = usize::from(slot) * symbol_bytes;
+            let symbol = source
+                .get(lies..lies + symbol_bytes)
+                .ok_or(FecError::Symbol { number })?;
             decoder
-                .add_recovery_shard(usize::from(*number), symbol)
-                .map_err(|_| FecError::Symbol { number: *number })?;
+                .add_recovery_shard(usize::from(number), symbol)
+                .map_err(|_| FecError::Symbol { number })?;
         }
         let decoded = decoder.decode().map_err(|_| FecError::TooFew)?;
         for (at, symbol) in decoded.restored_original_iter() {
@@ -187,5 +191,101 @@ fn bounds(source_symbols: usize, repair_symbols: usize, symbol_bytes: usize) -> 
         source_symbols,
         repair_symbols,
         symbol_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, proptest};
+
+    use super::*;
+
+    fn symbols(k: usize, symbol_bytes: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        };
+        (0..k * symbol_bytes).map(|_| next()).collect()
+    }
+
+    /// Which of `k` source symbols are lost, and numbers of as many repair symbols.
+    fn losses() -> impl Strategy<Value = (usize, Vec<u16>, Vec<u16>)> {
+        (1..300_usize).prop_flat_map(|k| {
+            let all: Vec<u16> = (0..k as u16).collect();
+            let stream: Vec<u16> = (0..512).collect();
+            (Just(k), 0..=k).prop_flat_map(move |(k, lost)| {
+                let lost_symbols = proptest::sample::subsequence(all.clone(), lost);
+                (
+                    Just(k),
+                    lost_symbols,
+                    proptest::sample::subsequence(stream.clone(), lost),
+                )
+            })
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_k_symbols_give_the_source((k, lost, numbers) in losses(), seed in any::<u64>()) {
+            const SYMBOL: usize = 64;
+            let mut fec = ReedSolomon::new();
+            let source = symbols(k, SYMBOL, seed);
+            let stream = fec.encode(&source, SYMBOL, 512).unwrap();
+            let mut damaged = source.clone();
+            let mut present = vec![true; k];
+            let mut repair = Vec::new();
+            for (&slot, &number) in lost.iter().zip(&numbers) {
+                present[usize::from(slot)] = false;
+                let symbol = &stream[usize::from(number) * SYMBOL..][..SYMBOL];
+                damaged[usize::from(slot) * SYMBOL..][..SYMBOL].copy_from_slice(symbol);
+                repair.push((number, slot));
+            }
+            fec.decode(&mut damaged, SYMBOL, &present, &repair).unwrap();
+            prop_assert_eq!(damaged, source);
+        }
+
+        #[test]
+        fn a_short_repair_stream_is_a_prefix_of_a_long_one(k in 1..200_usize, seed in any::<u64>()) {
+            let source = symbols(k, 2, seed);
+            let mut fec = ReedSolomon::new();
+            let long = fec.encode(&source, 2, MAX_REPAIR).unwrap();
+            for count in [1, FIRST_REPAIR, 2 * FIRST_REPAIR, 1000] {
+                let short = fec.encode(&source, 2, count).unwrap();
+                prop_assert_eq!(&long[..short.len()], &short[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn arguments_out_of_bounds_are_errors_and_never_panics() {
+        let mut fec = ReedSolomon::new();
+        assert!(fec.encode(&[0; 9], 3, 1).is_err());
+        assert!(fec.encode(&[0; 9], 2, 1).is_err());
+        assert!(fec.encode(&[], 2, 1).is_err());
+        assert!(fec.encode(&[0; 8], 0, 1).is_err());
+        assert!(fec.encode(&[0; 8], 2, MAX_REPAIR + 1).is_err());
+        let present = [true, true, true, false];
+        assert_eq!(
+            fec.decode(&mut [0; 8], 2, &present, &[]),
+            Err(FecError::TooFew)
+        );
+        assert!(
+            fec.decode(&mut [0; 8], 2, &present, &[(MAX_REPAIR, 3)])
+                .is_err()
+        );
+        assert!(fec.decode(&mut [0; 8], 2, &present, &[(0, 4)]).is_err());
+        assert!(
+            fec.decode(&mut [0; 8], 2, &present, &[(0, 3), (0, 3)])
+                .is_err()
+        );
+        assert!(
+            fec.decode(&mut [0; 8], 2, &present[..3], &[(0, 3)])
+                .is_err()
+        );
     }
 }

@@ -38,4 +38,7 @@ pub use sender::{
     Destination, MAX_SYMBOL_BYTES, MIN_SYMBOL_BYTES, ReceiverInfo, Sender, SenderConfig,
     SenderError, SenderEvent, SenderStats, StartRule, symbol_bytes_for_mtu,
 };
-pub use wire::{DATA_OVERHEAD, Phase};
+pub use wire::{
+    Announce, DATA_OVERHEAD, Data, Kind, MAX_ACKED, MAX_RUNS, MAX_SERVED, Phase, Report, Run,
+    Served, WHOLE, WireError,
+};

@@ -1,0 +1,239 @@
+//! The announce: several times a second the sender says, signed, what the session is and what it is
+//! about to send.
+
+use crate::block::{BlockId, MAX_PREAMBLE_BYTES, ObjectId};
+use crate::guard::guard;
+use crate::keys::{SIGNATURE_BYTES, SigningKey, VerifyKey};
+use crate::sender::{MAX_SYMBOL_BYTES, MIN_SYMBOL_BYTES};
+
+use super::read::Reader;
+use super::{Kind, WireError};
+
+/// Most deficits in one announce.
+pub const MAX_SERVED: usize = 64;
+/// Most acknowledged machines in one announce.
+pub const MAX_ACKED: usize = 32;
+
+const STARTED: u8 = 1;
+const ENDED: u8 = 2;
+
+/// A block for which symbols are still to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Which block.
+    pub block: BlockId,
+    /// Symbols of it that come after the announce.
+    pub symbols: u16,
+}
+
+/// The state of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announce {
+    /// Number of the session.
+    pub session: u32,
+    /// Sequence number of the next data datagram: everything before it was sent.
+    pub sequence: u32,
+    /// Counts announces from 1; an old one is not believed again.
+    pub number: u32,
+    /// Whether the payload flows.
+    pub started: bool,
+    /// Whether the session is over.
+    pub ended: bool,
+    /// Key of the signature.
+    pub verify_key: VerifyKey,
+    /// What is being sent.
+    pub object_id: ObjectId,
+    /// Length of the preamble, 1 to [`MAX_PREAMBLE_BYTES`].
+    pub preamble_bytes: u32,
+    /// Bytes of every symbol of the session: even, [`MIN_SYMBOL_BYTES`] to [`MAX_SYMBOL_BYTES`].
+    pub symbol_bytes: u16,
+    /// A machine reports about once in this many milliseconds, at least 1.
+    pub interval_millis: u16,
+    /// Machines known that are not done.
+    pub receivers: u16,
+    /// Deficits about to be served, at most [`MAX_SERVED`].
+    pub served: Vec<Served>,
+    /// Machines whose DONE has arrived, at most [`MAX_ACKED`].
+    pub acked: Vec<u64>,
+}
+
+impl Announce {
+    /// Takes a datagram apart and checks its signature by the key it names. Whether that key is to be
+    /// believed is for the caller to say.
+    pub fn parse(datagram: &[u8]) -> Result<Announce, WireError> {
+        let (body, signature) = datagram
+            .split_last_chunk::<SIGNATURE_BYTES>()
+            .ok_or(WireError::Truncated)?;
+        let announce = Announce::parse_body(body)?;
+        // Last, because it costs most.
+        let genuine = announce.verify_key.verifies(body, signature);
+        if guard!("announce_signature", genuine) {
+            Ok(announce)
+        } else {
+            Err(WireError::Forged)
+        }
+    }
+
+    /// Takes a datagram apart without checking its signature: to see cheaply whether it is news.
+    pub(crate) fn peek(datagram: &[u8]) -> Result<Announce, WireError> {
+        let (body, _) = datagram
+            .split_last_chunk::<SIGNATURE_BYTES>()
+            .ok_or(WireError::Truncated)?;
+        Announce::parse_body(body)
+    }
+
+    fn parse_body(body: &[u8]) -> Result<Announce, WireError> {
+        let mut reader = Reader::new(body);
+        if reader.u8()? != Kind::Announce.first_byte() {
+            return Err(WireError::Foreign { first: body[0] });
+        }
+        let flags = reader.u8()?;
+        if flags & !(STARTED | ENDED) != 0 {
+            return Err(WireError::Field { field: "flags" });
+        }
+        let mut announce = Announce {
+            started: flags & STARTED != 0,
+            ended: flags & ENDED != 0,
+            session: reader.u32()?,
+            sequence: reader.u32()?,
+            number: reader.u32()?,
+            verify_key: VerifyKey(reader.array()?),
+            object_id: ObjectId(reader.array()?),
+            preamble_bytes: reader.u32()?,
+            symbol_bytes: reader.u16()?,
+            interval_millis: reader.u16()?,
+            receivers: reader.u16()?,
+            served: Vec::new(),
+            acked: Vec::new(),
+        };
+        let served = usize::from(reader.u8()?);
+        let acked = usize::from(reader.u8()?);
+        announce.check(served, acked)?;
+        for _ in 0..served {
+            let block = BlockId(reader.u32()?);
+            announce.served.push(Served {
+                block,
+                symbols: reader.u16()?,
+            });
+        }
+        for _ in 0..acked {
+            announce.acked.push(reader.u64()?);
+        }
+        reader.end()?;
+        Ok(announce)
+    }
+
+    fn check(&self, served: usize, acked: usize) -> Result<(), WireError> {
+        let symbols = MIN_SYMBOL_BYTES..=MAX_SYMBOL_BYTES;
+        let field = if !(1..=MAX_PREAMBLE_BYTES).contains(&self.preamble_bytes) {
+            "preamble bytes"
+        } else if !symbols.contains(&self.symbol_bytes) || !self.symbol_bytes.is_multiple_of(2) {
+            "symbol bytes"
+        } else if self.interval_millis == 0 {
+            "interval"
+        } else if served > MAX_SERVED {
+            "served"
+        } else if acked > MAX_ACKED {
+            "acknowledged"
+        } else {
+            return Ok(());
+        };
+        Err(WireError::Field { field })
+    }
+
+    /// Appends the signed datagram to `out`. More than the bounds allow is left out.
+    pub fn pack(&self, key: &SigningKey, out: &mut Vec<u8>) {
+        let from = out.len();
+        let served = &self.served[..self.served.len().min(MAX_SERVED)];
+        let acked = &self.acked[..self.acked.len().min(MAX_ACKED)];
+        let flags = u8::from(self.started) * STARTED + u8::from(self.ended) * ENDED;
+        out.extend_from_slice(&[Kind::Announce.first_byte(), flags]);
+        out.extend_from_slice(&self.session.to_be_bytes());
+        out.extend_from_slice(&self.sequence.to_be_bytes());
+        out.extend_from_slice(&self.number.to_be_bytes());
+        out.extend_from_slice(&self.verify_key.0);
+        out.extend_from_slice(&self.object_id.0);
+        out.extend_from_slice(&self.preamble_bytes.to_be_bytes());
+        out.extend_from_slice(&self.symbol_bytes.to_be_bytes());
+        out.extend_from_slice(&self.interval_millis.to_be_bytes());
+        out.extend_from_slice(&self.receivers.to_be_bytes());
+        out.extend_from_slice(&[served.len() as u8, acked.len() as u8]);
+        for Served { block, symbols } in served {
+            out.extend_from_slice(&block.0.to_be_bytes());
+            out.extend_from_slice(&symbols.to_be_bytes());
+        }
+        acked
+            .iter()
+            .for_each(|id| out.extend_from_slice(&id.to_be_bytes()));
+        let signature = key.sign(&out[from..]);
+        out.extend_from_slice(&signature);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn sample(key: &SigningKey) -> Announce {
+        Announce {
+            session: 7,
+            sequence: 900,
+            number: 3,
+            started: true,
+            ended: false,
+            verify_key: key.verify_key(),
+            object_id: ObjectId([9; 32]),
+            preamble_bytes: 5000,
+            symbol_bytes: 1452,
+            interval_millis: 20,
+            receivers: 8,
+            served: vec![Served {
+                block: BlockId(4),
+                symbols: 12,
+            }],
+            acked: vec![u64::MAX, 1],
+        }
+    }
+
+    #[test]
+    fn an_announce_survives_the_wire() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let mut out = Vec::new();
+        sample(&key).pack(&key, &mut out);
+        assert_eq!(Announce::parse(&out), Ok(sample(&key)));
+        assert_eq!(out.len(), 90 + 6 + 16 + 64);
+    }
+
+    #[test]
+    fn the_fullest_announce_fits_the_smallest_symbol_twice() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let served = vec![
+            Served {
+                block: BlockId(4),
+                symbols: 12
+            };
+            500
+        ];
+        let full = Announce {
+            served,
+            acked: vec![5; 500],
+            ..sample(&key)
+        };
+        let mut out = Vec::new();
+        full.pack(&key, &mut out);
+        assert_eq!(out.len(), 794);
+        assert!(Announce::parse(&out).is_ok());
+    }
+
+    #[test]
+    fn a_changed_announce_or_another_key_is_forged() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let mut out = Vec::new();
+        sample(&key).pack(&SigningKey::from_seed(&[2; 32]), &mut out);
+        assert_eq!(Announce::parse(&out), Err(WireError::Forged));
+        out.clear();
+        sample(&key).pack(&key, &mut out);
+        out[9] ^= 1;
+        assert_eq!(Announce::parse(&out), Err(WireError::Forged));
+    }
+}

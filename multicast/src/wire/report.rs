@@ -1,0 +1,275 @@
+//! The report: what one machine lacks, and how it is doing. Unicast to the sender.
+
+use crate::block::BlockId;
+use crate::receiver::MAX_NAME_BYTES;
+
+use super::read::{Reader, append_crc, split_crc};
+use super::{Kind, WireError};
+
+/// Most runs in one report, so that it fits any datagram of MTU 1500.
+pub const MAX_RUNS: usize = 130;
+/// A deficit that says "all of it", whatever the number of symbols.
+pub const WHOLE: u16 = u16::MAX;
+
+/// How far a machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It is fetching the preamble.
+    Joining,
+    /// It has the preamble and is finding out what it lacks.
+    Surveying,
+    /// It lacks blocks.
+    Receiving,
+    /// It has every block and is making them final.
+    Settling,
+    /// It is done.
+    Done,
+    /// It gives up.
+    Leaving,
+}
+
+const PHASES: [Phase; 6] = [
+    Phase::Joining,
+    Phase::Surveying,
+    Phase::Receiving,
+    Phase::Settling,
+    Phase::Done,
+    Phase::Leaving,
+];
+
+/// Neighbouring blocks that lack the same number of symbols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The first of them.
+    pub first: BlockId,
+    /// How many, at least 1.
+    pub count: u32,
+    /// Symbols each lacks, or [`WHOLE`]. Zero: nothing, but its verdict is not known yet.
+    pub deficit: u16,
+}
+
+/// The state of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Session it belongs to.
+    pub session: u32,
+    /// How far the machine is.
+    pub phase: Phase,
+    /// Deficits count what came before this sequence number.
+    pub as_of: u32,
+    /// Counts the reports of this machine from 1.
+    pub number: u32,
+    /// Number the machine drew.
+    pub receiver: u64,
+    /// Data datagrams sent while it listened, modulo 2^32.
+    pub expected: u32,
+    /// Of these, those that came, modulo 2^32.
+    pub received: u32,
+    /// Datagrams its socket dropped.
+    pub overflow: u32,
+    /// KiB waiting for its disk.
+    pub backlog_kib: u32,
+    /// Bytes of symbols it could use.
+    pub useful_bytes: u64,
+    /// Blocks it had to get at first.
+    pub wanted_blocks: u32,
+    /// Blocks of these it has.
+    pub done_blocks: u32,
+    /// The report tells all about the blocks from `window.0` to before `window.1`:
+    /// those that no run names are not lacking.
+    pub window: (BlockId, BlockId),
+    /// What it lacks, ascending, at most [`MAX_RUNS`].
+    pub runs: Vec<Run>,
+    /// Its name, at most [`MAX_NAME_BYTES`] bytes.
+    pub name: String,
+}
+
+impl Report {
+    /// Takes a datagram apart and checks its CRC32.
+    pub fn parse(datagram: &[u8]) -> Result<Report, WireError> {
+        let (body, intact) = split_crc(datagram)?;
+        if !intact {
+            return Err(WireError::Damaged);
+        }
+        let mut reader = Reader::new(body);
+        if reader.u8()? != Kind::Report.first_byte() {
+            return Err(WireError::Foreign { first: body[0] });
+        }
+        let phase = usize::from(reader.u8()?);
+        let mut report = Report {
+            phase: *PHASES
+                .get(phase)
+                .ok_or(WireError::Field { field: "phase" })?,
+            session: reader.u32()?,
+            as_of: reader.u32()?,
+            number: reader.u32()?,
+            receiver: reader.u64()?,
+            expected: reader.u32()?,
+            received: reader.u32()?,
+            overflow: reader.u32()?,
+            backlog_kib: reader.u32()?,
+            useful_bytes: reader.u64()?,
+            wanted_blocks: reader.u32()?,
+            done_blocks: reader.u32()?,
+            window: (BlockId(reader.u32()?), BlockId(reader.u32()?)),
+            runs: Vec::new(),
+            name: String::new(),
+        };
+        let name = usize::from(reader.u8()?);
+        let runs = usize::from(reader.u8()?);
+        if name > MAX_NAME_BYTES {
+            return Err(WireError::Field { field: "name" });
+        }
+        if runs > MAX_RUNS {
+            return Err(WireError::Field { field: "runs" });
+        }
+        report.name = printable(reader.bytes(name)?);
+        report.parse_runs(&mut reader, runs)?;
+        reader.end()?;
+        Ok(report)
+    }
+
+    fn parse_runs(&mut self, reader: &mut Reader<'_>, count: usize) -> Result<(), WireError> {
+        let mut from = self.window.0.0;
+        for _ in 0..count {
+            let run = Run {
+                first: BlockId(reader.u32()?),
+                count: reader.u32()?,
+                deficit: reader.u16()?,
+            };
+            let end = run.first.0.checked_add(run.count).unwrap_or(0);
+            if run.count == 0 || run.first.0 < from || end > self.window.1.0 || end < run.first.0 {
+                return Err(WireError::Field { field: "run" });
+            }
+            from = end;
+            self.runs.push(run);
+        }
+        Ok(())
+    }
+
+    /// Appends the datagram to `out`. More than the bounds allow is left out.
+    pub fn pack(&self, out: &mut Vec<u8>) {
+        let from = out.len();
+        let name = &self.name.as_bytes()[..self.name.len().min(MAX_NAME_BYTES)];
+        let runs = &self.runs[..self.runs.len().min(MAX_RUNS)];
+        out.extend_from_slice(&[Kind::Report.first_byte(), self.phase as u8]);
+        out.extend_from_slice(&self.session.to_be_bytes());
+        out.extend_from_slice(&self.as_of.to_be_bytes());
+        out.extend_from_slice(&self.number.to_be_bytes());
+        out.extend_from_slice(&self.receiver.to_be_bytes());
+        for count in [
+            self.expected,
+            self.received,
+            self.overflow,
+            self.backlog_kib,
+        ] {
+            out.extend_from_slice(&count.to_be_bytes());
+        }
+        out.extend_from_slice(&self.useful_bytes.to_be_bytes());
+        for count in [
+            self.wanted_blocks,
+            self.done_blocks,
+            self.window.0.0,
+            self.window.1.0,
+        ] {
+            out.extend_from_slice(&count.to_be_bytes());
+        }
+        out.extend_from_slice(&[name.len() as u8, runs.len() as u8]);
+        out.extend_from_slice(name);
+        for run in runs {
+            out.extend_from_slice(&run.first.0.to_be_bytes());
+            out.extend_from_slice(&run.count.to_be_bytes());
+            out.extend_from_slice(&run.deficit.to_be_bytes());
+        }
+        append_crc(out, from);
+    }
+}
+
+/// Text from a machine ends on terminals: nothing in it may steer one.
+fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.chars().filter(|letter| !letter.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Report {
+        Report {
+            session: 7,
+            phase: Phase::Receiving,
+            as_of: 1000,
+            number: 5,
+            receiver: 0xfeed,
+            expected: 900,
+            received: 890,
+            overflow: 1,
+            backlog_kib: 2048,
+            useful_bytes: 1 << 33,
+            wanted_blocks: 40,
+            done_blocks: 3,
+            window: (BlockId(0), BlockId(40)),
+            runs: vec![
+                Run {
+                    first: BlockId(3),
+                    count: 1,
+                    deficit: 17,
+                },
+                Run {
+                    first: BlockId(4),
+                    count: 36,
+                    deficit: WHOLE,
+                },
+            ],
+            name: "lab3-01".into(),
+        }
+    }
+
+    fn packed(report: &Report) -> Vec<u8> {
+        let mut out = Vec::new();
+        report.pack(&mut out);
+        out
+    }
+
+    #[test]
+    fn a_report_survives_the_wire() {
+        assert_eq!(Report::parse(&packed(&sample())), Ok(sample()));
+        assert_eq!(packed(&sample()).len(), 64 + 7 + 2 * 10 + 4);
+    }
+
+    #[test]
+    fn runs_outside_the_window_or_out_of_order_are_refused() {
+        let wrong = Err(WireError::Field { field: "run" });
+        let run = |first, count| Run {
+            first: BlockId(first),
+            count,
+            deficit: 1,
+        };
+        for runs in [
+            vec![run(39, 2)],
+            vec![run(5, 0)],
+            vec![run(5, 2), run(6, 1)],
+            vec![run(8, u32::MAX - 8)],
+            vec![run(8, u32::MAX)],
+        ] {
+            assert_eq!(Report::parse(&packed(&Report { runs, ..sample() })), wrong);
+        }
+    }
+
+    #[test]
+    fn names_cannot_steer_a_terminal() {
+        let report = Report {
+            name: "a\x1b[2Jb\u{9b}c".into(),
+            ..sample()
+        };
+        let parsed = Report::parse(&packed(&report)).map(|report| report.name);
+        assert_eq!(parsed.as_deref(), Ok("a[2Jbc"));
+    }
+
+    #[test]
+    fn every_truncation_is_noticed() {
+        let whole = packed(&sample());
+        assert!((0..whole.len()).all(|length| Report::parse(&whole[..length]).is_err()));
+    }
+}
