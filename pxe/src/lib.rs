@@ -5,6 +5,7 @@
 //! parameters, and the boot decision with the iPXE script that carries it out.
 
 mod contract;
+mod decide;
 mod hex;
 mod identity;
 mod inventory;
@@ -12,6 +13,7 @@ mod mac;
 mod order;
 mod params;
 mod report;
+mod script;
 mod selector;
 mod text;
 
@@ -19,6 +21,7 @@ pub use contract::{
     AGENT_BODY_MAX, API_EVENTS, API_HELLO, API_JOB, ContractError, EVENTS_MAX, EventsAnswer, Hello,
     JobAnswer, SERVER_NAME, Welcome,
 };
+pub use decide::{ActiveJob, Asking, Boot, BootPolicy, BootReason, Decision, decide};
 pub use hex::{Hex32, HexError};
 pub use identity::{Identity, KnownMachine, Resolution, is_bad_uuid, resolve};
 pub use inventory::{DiskInfo, Firmware, Inventory, NicInfo};
@@ -26,5 +29,6 @@ pub use mac::{Mac, MacError};
 pub use order::{FlashOrder, FreePolicy, Job, LastAction, Order, SessionTicket, VerifyPolicy};
 pub use params::{Iface, KernelParams, LogLevel, PARAMETERS, ParamWarning, Parameter};
 pub use report::{AgentEvent, EventKind, JobReport, Phase, Progress};
+pub use script::{AgentBoot, Platform, boot_script, start_script};
 pub use selector::{ChoiceError, DiskSelector, SelectorError};
 pub use text::plain;
