@@ -5,23 +5,46 @@
 //! zero or free, the hash of each frame, the partition tables. `docs/IMAGE-FORMAT.md` has the bytes.
 
 mod bytes;
+mod deploy;
+mod device;
 mod extent;
+mod fit;
 mod frame_set;
 mod id;
+mod image;
+mod in_use;
 mod manifest;
 mod mask;
 mod partition;
 mod plan;
+mod read_at;
+mod scan;
+mod seal;
+mod seek_table;
+mod source;
+mod stored;
 mod tables;
+mod target;
 
 pub use bytes::Malformed;
+pub use deploy::{
+    Audit, Deploy, DeployError, DeployEvent, DeployObserver, DeployOptions, DeployPhase,
+    DeployReport, FrameOutcome, FreePolicy, VerifyPolicy, audit,
+};
 pub use extent::{Extent, ExtentKind, Extents, UNIT_BYTES};
+pub use fit::{FitError, FittedTables, LastPartition, TableRun, fit};
 pub use frame_set::FrameSet;
 pub use id::{FrameId, ImageId, ImageIdError};
+pub use image::{Image, ImageError};
+pub use in_use::DiskUse;
 pub use manifest::{
     FRAME_BYTES, FRAMES_MAX, Manifest, ManifestError, ManifestParts, STORED_BYTES_MAX,
 };
 pub use mask::mask_frame;
 pub use partition::{BootModes, Partition};
 pub use plan::{BLOCK_BYTES_MAX, BLOCK_FRAMES_MAX, Plan, PlanBlock};
+pub use read_at::ReadAt;
+pub use seal::{SealError, SealOptions, SealProgress, Sealed, seal};
+pub use source::{Source, SourceError};
 pub use tables::{Gpt, Tables};
+pub use target::{Target, TargetError, TargetOptions};

@@ -1,0 +1,208 @@
+//! What is on a disk: tables, partitions, and the parts proved to be free.
+//!
+//! Everything here reads metadata only, and believes it only as far as it proves itself.
+
+use std::io;
+use std::ops::Range;
+
+use crate::extent::UNIT_BYTES;
+use crate::partition::Partition;
+use crate::read_at::{ReadAt, Slice};
+use crate::tables::Tables;
+
+mod checksum;
+mod ext;
+mod fs;
+mod gpt;
+mod mbr;
+
+/// The end of a disk is never called free: firmware RAID and dynamic disks keep metadata there.
+const NEVER_FREE_AT_END: u64 = 1 << 20;
+
+const SECTOR_SIZES: [u32; 2] = [512, 4096];
+
+/// What was found on a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scan {
+    pub(crate) tables: Tables,
+    pub(crate) partitions: Vec<Partition>,
+    /// Proved free, bytes: in order, apart, on multiples of [`UNIT_BYTES`].
+    pub(crate) free: Vec<Range<u64>>,
+    /// What a person should know, in sentences.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Scans `disk`, whose sector size is `sector_bytes` when that is known. A table that contradicts
+/// itself is no table; only a disk that cannot be read is an error.
+pub(crate) fn scan(disk: &dyn ReadAt, sector_bytes: Option<u32>) -> io::Result<Scan> {
+    let sector_bytes = match sector_bytes {
+        Some(known) => known,
+        None => guess_sector_bytes(disk)?,
+    };
+    let mut scan = Scan {
+        tables: Tables {
+            sector_bytes,
+            lba0: None,
+            gpt: None,
+        },
+        partitions: Vec::new(),
+        free: Vec::new(),
+        notes: Vec::new(),
+    };
+    scan.read_tables(disk, sector_bytes)?;
+    scan.look_into_partitions(disk)?;
+    scan.tidy_free(disk.raw_bytes());
+    Ok(scan)
+}
+
+fn guess_sector_bytes(disk: &dyn ReadAt) -> io::Result<u32> {
+    for sector_bytes in SECTOR_SIZES {
+        if gpt::signed(disk, sector_bytes)? {
+            return Ok(sector_bytes);
+        }
+    }
+    Ok(SECTOR_SIZES[0])
+}
+
+impl Scan {
+    fn read_tables(&mut self, disk: &dyn ReadAt, sector_bytes: u32) -> io::Result<()> {
+        let raw_bytes = disk.raw_bytes();
+        let Some(mbr) = mbr::read(disk, sector_bytes)? else {
+            // A file system, or something unknown, on the whole disk.
+            self.partitions.push(Partition {
+                bytes: raw_bytes,
+                ..Partition::default()
+            });
+            return Ok(());
+        };
+        if mbr.is_protective() {
+            self.tables.gpt = gpt::read(disk, sector_bytes)?;
+            let Some(gpt) = &self.tables.gpt else {
+                self.notes.push(
+                    "its MBR announces a GPT, but neither copy is valid: everything is kept".into(),
+                );
+                return Ok(());
+            };
+            self.partitions = gpt::partitions(gpt, sector_bytes, raw_bytes);
+            let end = gpt
+                .last_usable_lba
+                .saturating_add(1)
+                .saturating_mul(u64::from(sector_bytes));
+            self.add_gaps(&[], end.min(raw_bytes));
+        } else {
+            let layout = mbr.layout(disk)?;
+            self.partitions = layout.partitions;
+            self.add_gaps(&layout.extended, raw_bytes);
+        }
+        let mut lba0 = vec![0; sector_bytes as usize];
+        disk.read_exact_at(0, &mut lba0)?;
+        self.tables.lba0 = Some(lba0);
+        Ok(())
+    }
+
+    /// Calls free what lies between the partitions and after the last, up to `end`. What lies
+    /// before the first may be a boot loader, and between logical partitions lie their tables.
+    fn add_gaps(&mut self, extended: &[Range<u64>], end: u64) {
+        let mut taken: Vec<Range<u64>> = self
+            .partitions
+            .iter()
+            .map(|p| p.start_bytes..p.end_bytes())
+            .chain(extended.iter().cloned())
+            .collect();
+        taken.sort_by_key(|range| range.start);
+        let mut place = match taken.first() {
+            Some(first) => first.end,
+            None => return,
+        };
+        for range in &taken[1..] {
+            if place < range.start {
+                self.free.push(place..range.start);
+            }
+            place = place.max(range.end);
+        }
+        if place < end {
+            self.free.push(place..end);
+        }
+    }
+
+    fn look_into_partitions(&mut self, disk: &dyn ReadAt) -> io::Result<()> {
+        for index in 0..self.partitions.len() {
+            let range = self.partitions[index].start_bytes..self.partitions[index].end_bytes();
+            let view = Slice::new(disk, range.clone());
+            let (found, ext) = fs::identify(&view)?;
+            let free = match ext {
+                Some(ext) if self.overlaps_another(index) => {
+                    Err(format!("the {} overlaps another partition", ext.version()))
+                }
+                Some(_) if self.tables.lba0.is_none() => Err("there is no partition table".into()),
+                Some(ext) => ext.free(&view)?,
+                None => Ok(Vec::new()),
+            };
+            let partition = &mut self.partitions[index];
+            partition.used_bytes = partition.bytes;
+            partition.fs = found.fs.to_owned();
+            partition.uuid = found.uuid;
+            if !found.label.is_empty() {
+                partition.label = found.label;
+            }
+            match free {
+                Ok(free) => {
+                    partition.used_bytes -= free
+                        .iter()
+                        .map(|range| range.end - range.start)
+                        .sum::<u64>();
+                    self.free.extend(
+                        free.into_iter()
+                            .map(|f| range.start + f.start..range.start + f.end),
+                    );
+                }
+                Err(reason) => {
+                    let place = match partition.number {
+                        0 => "the disk".to_owned(),
+                        number => format!("partition {number}"),
+                    };
+                    self.notes.push(format!(
+                        "{place} ({}) is kept whole: {reason}",
+                        partition.fs
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn overlaps_another(&self, index: usize) -> bool {
+        let this = &self.partitions[index];
+        self.partitions.iter().enumerate().any(|(other, that)| {
+            other != index
+                && that.start_bytes < this.end_bytes()
+                && this.start_bytes < that.end_bytes()
+        })
+    }
+
+    /// Sorts the free ranges and shrinks them to whole units, away from tables and the disk's end.
+    fn tidy_free(&mut self, raw_bytes: u64) {
+        let limit = raw_bytes.saturating_sub(NEVER_FREE_AT_END);
+        let masked = self.tables.masked(raw_bytes);
+        self.free.sort_by_key(|range| range.start);
+        let mut tidy: Vec<Range<u64>> = Vec::new();
+        for range in self.free.drain(..) {
+            let mut start = range.start.max(tidy.last().map_or(0, |last| last.end));
+            let end = range.end.min(limit);
+            let tables = masked
+                .iter()
+                .filter(|table| table.start < end && start < table.end);
+            for piece in tables.cloned().chain([end..end]).collect::<Vec<_>>() {
+                let whole =
+                    start.next_multiple_of(UNIT_BYTES)..piece.start / UNIT_BYTES * UNIT_BYTES;
+                match tidy.last_mut() {
+                    _ if whole.start >= whole.end => {}
+                    Some(last) if last.end == whole.start => last.end = whole.end,
+                    _ => tidy.push(whole),
+                }
+                start = piece.end;
+            }
+        }
+        self.free = tidy;
+    }
+}

@@ -1,0 +1,349 @@
+//! Sealing: a disk becomes an image, in one pass and with bounded memory.
+//!
+//! ```text
+//!  source ──► reader ──► workers: find zeros, hash, compress ──► writer (in order) ──► NAME.part
+//!     ▲                                                             │
+//!     └──────────────── empty pieces go round and round ◄──────────┘
+//!  then: tables and facts read back from NAME.part, manifest, seek table, fsync, rename, fsync
+//! ```
+//!
+//! What is on the disk is read from the frames just stored, not from the source once more: the
+//! manifest speaks of the data the image holds, also when the source was a pipe.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use thiserror::Error;
+
+use crate::bytes::Writer as Fields;
+use crate::extent::{ExtentKind, Extents};
+use crate::id::{FrameId, ImageId};
+use crate::manifest::{
+    FRAME_BYTES, FRAMES_MAX, Manifest, ManifestError, ManifestParts, frames_of, used_frames,
+};
+use crate::mask::mask;
+use crate::partition::Partition;
+use crate::read_at::ReadAt;
+use crate::scan::{Scan, scan};
+use crate::seal::part_file::PartFile;
+use crate::seal::pipeline::{Piece, run};
+use crate::seek_table::{self, Entry, SKIPPABLE_HEADER_BYTES, SKIPPABLE_MAGIC};
+use crate::source::Source;
+use crate::stored::StoredDisk;
+use crate::tables::Tables;
+
+mod part_file;
+mod pipeline;
+
+/// How a disk is sealed.
+#[derive(Clone, Debug)]
+pub struct SealOptions {
+    /// Leave out what is proved to be free.
+    pub used_only: bool,
+    /// zstd level, 1 (fast) to 19 (small).
+    pub level: i32,
+    /// A note for people.
+    pub note: String,
+    /// The image this one was made from.
+    pub parent: Option<ImageId>,
+    /// When the image is made, seconds since 1970 (UTC).
+    pub created: u64,
+    /// Compressing threads, at least 1.
+    pub threads: usize,
+}
+
+/// How far sealing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealProgress {
+    /// Raw bytes done.
+    pub raw_bytes: u64,
+    /// Raw bytes there are; not known of a stream.
+    pub raw_total: Option<u64>,
+    /// Compressed bytes written.
+    pub stored_bytes: u64,
+}
+
+/// A sealed image.
+#[derive(Debug)]
+pub struct Sealed {
+    /// Its manifest.
+    pub manifest: Arc<Manifest>,
+    /// What a person should know: which partition was kept whole, and why.
+    pub notes: Vec<String>,
+}
+
+/// Why there is no image. Nothing is left behind.
+#[derive(Debug, Error)]
+pub enum SealError {
+    /// The source failed.
+    #[error("reading the source at byte {offset}")]
+    Read {
+        /// Where on the raw disk.
+        offset: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The image cannot be written.
+    #[error("writing {}", path.display())]
+    Write {
+        /// The image.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The image is there already.
+    #[error("{} exists; remove it or choose another name", path.display())]
+    Exists {
+        /// The image.
+        path: PathBuf,
+    },
+    /// Another table or other partitions were found after reading than before.
+    #[error("the source changed while it was read; capture a disk that is not in use")]
+    Changed,
+    /// More than an image can hold.
+    #[error("the source is larger than {} TiB, the most an image can hold", u64::from(FRAMES_MAX) >> 20)]
+    TooLarge,
+    /// zstd failed.
+    #[error("compressing")]
+    Compress {
+        /// What it said.
+        source: io::Error,
+    },
+    /// Sealed nonsense: an error in this program.
+    #[error("the manifest of the new image is not valid")]
+    Manifest(#[from] ManifestError),
+    /// The stop flag was set.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Seals `source` as the image `output`.
+///
+/// The image appears under its name complete and on stable storage, or not at all.
+///
+/// # Errors
+/// See [`SealError`].
+pub fn seal(
+    source: Source,
+    output: &Path,
+    options: &SealOptions,
+    observer: &mut dyn FnMut(SealProgress),
+    stop: &AtomicBool,
+) -> Result<Sealed, SealError> {
+    let write_error = |source| SealError::Write {
+        path: output.to_owned(),
+        source,
+    };
+    if output.symlink_metadata().is_ok() {
+        return Err(SealError::Exists {
+            path: output.to_owned(),
+        });
+    }
+    let raw_total = source.raw_bytes();
+    if raw_total.is_some_and(|bytes| frames_of(bytes) > u64::from(FRAMES_MAX)) {
+        return Err(SealError::TooLarge);
+    }
+    let sector_bytes = source.disk().and_then(|disk| disk.sector_bytes());
+    let before = match source.disk() {
+        Some(disk) => {
+            Some(scan(disk, sector_bytes).map_err(|source| SealError::Read { offset: 0, source })?)
+        }
+        None => None,
+    };
+    let free = match &before {
+        Some(found) if options.used_only => found.free.clone(),
+        _ => Vec::new(),
+    };
+
+    let part = PartFile::create(output).map_err(write_error)?;
+    let mut draft = Draft::default();
+    {
+        let mut out = BufWriter::with_capacity(FRAME_BYTES as usize, part.file());
+        run(source, &free, options, stop, &mut |piece: &Piece| {
+            out.write_all(&piece.stored).map_err(write_error)?;
+            draft.append(piece);
+            observer(SealProgress {
+                raw_bytes: draft.extents.raw_bytes(),
+                raw_total,
+                stored_bytes: *draft.offsets.last().expect("never empty"),
+            });
+            Ok(())
+        })?;
+        out.flush().map_err(write_error)?;
+    }
+
+    let after = draft.scan(part.file(), sector_bytes).map_err(write_error)?;
+    let changed = before.as_ref().is_some_and(|found| {
+        found.tables != after.tables || !same_partitions(&found.partitions, &after.partitions)
+    });
+    if changed {
+        return Err(SealError::Changed);
+    }
+    let data_end = draft
+        .mask_tables(part.file(), &after.tables)
+        .map_err(write_error)?;
+    let manifest = Manifest::new(&draft.parts(&after, data_end, options))?;
+    write_tail(part.file(), &manifest).map_err(write_error)?;
+    part.finish(output).map_err(write_error)?;
+
+    let notes = match before {
+        Some(found) => found.notes,
+        None if options.used_only => {
+            vec!["a stream is kept whole: free space is only told from a file or device".into()]
+        }
+        None => Vec::new(),
+    };
+    Ok(Sealed {
+        manifest: Arc::new(manifest),
+        notes,
+    })
+}
+
+/// The manifest as it grows.
+struct Draft {
+    extents: Extents,
+    offsets: Vec<u64>,
+    hashes: Vec<[u8; 32]>,
+}
+
+impl Default for Draft {
+    fn default() -> Draft {
+        Draft {
+            extents: Extents::new(),
+            offsets: vec![0],
+            hashes: Vec::new(),
+        }
+    }
+}
+
+impl Draft {
+    fn append(&mut self, piece: &Piece) {
+        for &(kind, bytes) in &piece.runs {
+            self.extents.push(kind, bytes);
+        }
+        let end = self.offsets.last().expect("never empty") + piece.stored.len() as u64;
+        self.offsets.push(end);
+        self.hashes.extend(piece.hash);
+    }
+
+    fn scan(&self, file: &File, sector_bytes: Option<u32>) -> io::Result<Scan> {
+        scan(
+            &StoredDisk::new(file, &self.offsets, self.extents.raw_bytes())?,
+            sector_bytes,
+        )
+    }
+
+    /// Hashes the few frames with tables once more, now that it is known where tables are. Gives
+    /// the end of the last data on the disk that is not a table.
+    fn mask_tables(&mut self, file: &File, tables: &Tables) -> io::Result<u64> {
+        let raw_bytes = self.extents.raw_bytes();
+        let disk = StoredDisk::new(file, &self.offsets, raw_bytes)?;
+        let masked = tables.masked(raw_bytes);
+        let mut data_end = 0;
+        for (frame, hash) in used_frames(&self.extents).into_iter().zip(&mut self.hashes) {
+            let start = u64::from(frame.0) * u64::from(FRAME_BYTES);
+            let range = start..(start + u64::from(FRAME_BYTES)).min(raw_bytes);
+            if masked
+                .iter()
+                .any(|table| table.start < range.end && range.start < table.end)
+            {
+                let mut raw = vec![0; (range.end - range.start) as usize];
+                disk.read_exact_at(range.start, &mut raw)?;
+                mask(self.extents.within(range.clone()), &masked, range, &mut raw);
+                *hash = *blake3::hash(&raw).as_bytes();
+                data_end = raw
+                    .iter()
+                    .rposition(|&byte| byte != 0)
+                    .map_or(data_end, |last| start + last as u64 + 1);
+            } else {
+                let used = self
+                    .extents
+                    .within(range)
+                    .filter(|run| run.kind == ExtentKind::Used);
+                data_end = used.last().map_or(data_end, |run| run.end());
+            }
+        }
+        Ok(data_end)
+    }
+
+    fn parts(self, found: &Scan, data_end: u64, options: &SealOptions) -> ManifestParts {
+        ManifestParts {
+            sector_bytes: found.tables.sector_bytes,
+            created: options.created,
+            min_target_bytes: min_target_bytes(data_end, self.extents.raw_bytes(), found),
+            parent: options.parent,
+            note: options.note.clone(),
+            stored_bytes: self
+                .offsets
+                .windows(2)
+                .map(|pair| (pair[1] - pair[0]) as u32)
+                .collect(),
+            extents: self.extents,
+            hashes: self.hashes,
+            tables: found.tables.clone(),
+            partitions: found.partitions.clone(),
+        }
+    }
+}
+
+/// The smallest disk that holds all partitions, all data, and the backup of a GPT behind them.
+fn min_target_bytes(data_end: u64, raw_bytes: u64, found: &Scan) -> u64 {
+    let sector_bytes = found.tables.sector_bytes;
+    if found.tables.lba0.is_none() {
+        return raw_bytes;
+    }
+    let last_partition = found
+        .partitions
+        .iter()
+        .map(Partition::end_bytes)
+        .max()
+        .unwrap_or(0);
+    let end = data_end
+        .max(last_partition)
+        .next_multiple_of(u64::from(sector_bytes));
+    let backup = found
+        .tables
+        .gpt
+        .as_ref()
+        .map_or(0, |gpt| gpt.entries_sectors(sector_bytes) + 1);
+    (end + backup * u64::from(sector_bytes)).min(raw_bytes)
+}
+
+fn same_partitions(before: &[Partition], after: &[Partition]) -> bool {
+    let places = |list: &[Partition]| {
+        list.iter()
+            .map(|p| (p.number, p.start_bytes, p.bytes))
+            .collect::<Vec<_>>()
+    };
+    places(before) == places(after)
+}
+
+/// Appends the manifest and the seek table behind the frames.
+fn write_tail(file: &File, manifest: &Manifest) -> io::Result<()> {
+    let bytes = manifest.to_bytes();
+    let length = u32::try_from(bytes.len())
+        .map_err(|_| io::Error::new(io::ErrorKind::FileTooLarge, "manifest above 4 GiB"))?;
+    let mut entries: Vec<Entry> = (0..manifest.frame_count())
+        .map(|frame| {
+            let range = manifest.frame_range(FrameId(frame));
+            Entry {
+                stored_bytes: manifest.stored_bytes(FrameId(frame)),
+                raw_bytes: (range.end - range.start) as u32,
+            }
+        })
+        .collect();
+    entries.push(Entry {
+        stored_bytes: length + SKIPPABLE_HEADER_BYTES as u32,
+        raw_bytes: 0,
+    });
+    let mut tail = Fields::default();
+    tail.u32(SKIPPABLE_MAGIC)
+        .u32(length)
+        .raw(bytes)
+        .raw(&seek_table::render(&entries));
+    file.write_all_at(&tail.finish(), manifest.stored_total())
+}
