@@ -18,3 +18,6 @@ mod ticks;
 pub use chance::random_session;
 pub use receive::{ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport, receive};
 pub use send::{SendConfig, SendError, SendEvent, SendReport, send};
+
+#[cfg(test)]
+mod tests;

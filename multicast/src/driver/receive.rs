@@ -25,6 +25,8 @@ pub struct ReceiveConfig {
     pub interface: InterfaceChoice,
     /// Multicast group and port.
     pub group: SocketAddrV4,
+    /// Number of this machine among the receivers; `None` draws one.
+    pub id: Option<u64>,
     /// Name of this machine for people, at most [`MAX_NAME_BYTES`](crate::MAX_NAME_BYTES).
     pub name: String,
     /// Take only this session, or the first that fits.
@@ -91,6 +93,8 @@ pub struct ReceiveReport {
     pub took: Duration,
     /// Counters.
     pub stats: ReceiverStats,
+    /// Bytes of everything heard: datagrams with their UDP, IPv4 and Ethernet headers.
+    pub wire_bytes: u64,
     /// Datagrams the kernel dropped because nobody read in time.
     pub overflow: u32,
 }
@@ -168,7 +172,7 @@ pub fn receive(
         source,
     })?;
     let receiver_config = ReceiverConfig {
-        id: chance::random_id()?,
+        id: config.id.map_or_else(chance::random_id, Ok)?,
         name: config.name,
         session: config.session,
         verify_key: config.verify_key,

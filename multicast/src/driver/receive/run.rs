@@ -12,7 +12,7 @@ use super::{ReceiveEvent, ReceiveReport};
 use crate::{
     block::{BlockSink, ObjectId, SinkError, Start},
     clock::Instant,
-    driver::ticks::Ticks,
+    driver::{pace::HEADER_BYTES, ticks::Ticks},
     fec::ReedSolomon,
     receiver::{Receiver, ReceiverError, ReceiverEvent},
     udp::{Endpoint, Inbox},
@@ -68,6 +68,7 @@ pub(super) struct Run<'scope, 'env, S> {
     session: Option<(u32, ObjectId, Duration)>,
     took: Option<Duration>,
     heard: u64,
+    wire_bytes: u64,
     settling: bool,
     ending: Option<Ending>,
     report: Vec<u8>,
@@ -90,6 +91,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
             session: None,
             took: None,
             heard: 0,
+            wire_bytes: 0,
             settling: false,
             ending: None,
             report: Vec::with_capacity(REPORT_BYTES),
@@ -153,8 +155,10 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
         let before = self.heard;
         for _ in 0..ROUNDS_MAX {
             let (receiver, heard) = (&mut self.receiver, &mut self.heard);
+            let wire_bytes = &mut self.wire_bytes;
             let taken = self.endpoint.receive(inbox, |from, bytes| {
                 *heard += 1;
+                *wire_bytes += bytes.len() as u64 + HEADER_BYTES;
                 receiver.handle_datagram(now, SocketAddr::V4(from), bytes);
             });
             match taken {
@@ -318,6 +322,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
                 .unwrap_or_else(|| self.ticks.elapsed())
                 .saturating_sub(joined),
             stats: self.receiver.stats(),
+            wire_bytes: self.wire_bytes,
             overflow: self.endpoint.overflow(),
         }
     }
