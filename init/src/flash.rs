@@ -1,0 +1,353 @@
+//! One flash job: choose the disk, join the session, write, read back, commit.
+//!
+//! ```text
+//!   choose disk ─▶ open ─▶ join ─▶ survey ─▶ receive ─▶ read back ─▶ commit ─▶ report
+//!        │           │       │        │        │ ▲          │           │
+//!        ▼           ▼       ▼        ▼        ▼ └──wrong───┘           ▼
+//!     nothing was written    └─ silent, other session: again      disk cannot boot
+//! ```
+//!
+//! Before the commit the disk cannot boot half an image; at any point the job can simply be
+//! run again, and the survey finds what is right already.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netflash_imager::{
+    DeployEvent, DeployObserver, DeployOptions, DeployPhase, DeployReport, FreePolicy, ImageId,
+    Target, TargetError, TargetOptions, VerifyPolicy,
+};
+use netflash_multicast::{
+    InterfaceChoice, MAX_NAME_BYTES, ObjectId, ReceiveConfig, ReceiveError, ReceiveEvent,
+    ReceiveReport, ReceiverError, ReceiverStats, VerifyKey, receive,
+};
+use netflash_pxe::{
+    DiskInfo, DiskSelector, EventKind, FlashOrder, JobReport, Phase, Progress, plain,
+};
+
+use crate::console::Console;
+use crate::disks;
+use crate::events::{Events, Wish};
+use crate::sink::{DeploySink, Tally};
+
+/// How long the chosen disk may take to appear.
+const DISK_WAIT: Duration = Duration::from_secs(30);
+/// How long its device node may take after the disk is listed.
+const NODE_WAIT: Duration = Duration::from_secs(5);
+/// A sender not heard for this long is gone, or multicast does not pass.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How long a session is searched for before the server is asked again.
+const SEARCH: Duration = Duration::from_secs(60);
+/// Span the shown rate is taken over.
+const RATE_SPAN: Duration = Duration::from_secs(5);
+/// Samples of the rate kept.
+const RATE_SAMPLES: usize = 16;
+
+/// How a flash ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The disk is the image.
+    Done(JobReport),
+    /// Something passing: ask the server and try again.
+    Again(String),
+    /// The server called it off.
+    Cancelled,
+}
+
+/// What a flash needs of its surroundings.
+pub(crate) struct Flash<'a> {
+    /// What to do.
+    pub order: &'a FlashOrder,
+    /// The disk the kernel command line names, where the order says `auto`.
+    pub disk: Option<&'a DiskSelector>,
+    /// The machine's name, for the sender's list.
+    pub name: &'a str,
+    /// Our address on the card to receive by.
+    pub address: String,
+    /// Whom to tell.
+    pub events: &'a Events,
+    /// Where to show it.
+    pub console: &'static Console,
+    /// Set when the server wants the job to end.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Flash<'_> {
+    /// Runs the job to its end.
+    ///
+    /// # Errors
+    /// Why it failed, in words for the operator. The disk is unchanged or cannot boot.
+    pub(crate) fn run(&self) -> Result<Outcome, String> {
+        let started = Instant::now();
+        let (disk, target) = self.open_disk()?;
+        let tally = Arc::new(Tally::default());
+        let image = ImageId(self.order.image_id.0);
+        let mut sink = DeploySink::new(
+            image,
+            target,
+            self.options(),
+            self.observer(&disk.path),
+            tally.clone(),
+        );
+        self.enter(Phase::Joining, &disk.path, "waiting for the session");
+        let mut watch = Watch {
+            flash: self,
+            disk: &disk.path,
+            tally: &tally,
+            stats: ReceiverStats::default(),
+            samples: VecDeque::new(),
+        };
+        let received = receive(
+            self.receive_config(),
+            &mut sink,
+            |event| watch.see(event),
+            &self.stop,
+        );
+        let received = match received {
+            Ok(report) => report,
+            Err(error) => return self.interrupted(error),
+        };
+        self.enter(
+            Phase::Committing,
+            &disk.path,
+            "writing the partition tables",
+        );
+        let deploy = sink
+            .into_deploy()
+            .ok_or("the transfer ended without a disk")?;
+        let deployed = deploy.commit().map_err(|error| chain(&error))?;
+        let report = self.report(&disk, started, &received, &deployed);
+        Ok(Outcome::Done(report))
+    }
+
+    /// Chooses exactly one disk and claims it. Nothing is written here.
+    fn open_disk(&self) -> Result<(DiskInfo, Target), String> {
+        let selector = match (&self.order.disk, self.disk) {
+            (DiskSelector::Auto, Some(named)) => named,
+            (ordered, _) => ordered,
+        };
+        let listed = disks::wait_for(|disks| selector.choose(disks).is_ok(), DISK_WAIT);
+        let disk = selector
+            .choose(&listed)
+            .map_err(|error| error.to_string())?;
+        let path = Path::new(&disk.path);
+        let end = Instant::now() + NODE_WAIT;
+        loop {
+            match Target::open(path, TargetOptions::default()) {
+                Ok(target) => return Ok((disk.clone(), target)),
+                // devtmpfs makes the node a moment after sysfs lists the disk.
+                Err(TargetError::Absent { .. }) if Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(100));
+                }
+                Err(error) => return Err(chain(&error)),
+            }
+        }
+    }
+
+    fn options(&self) -> DeployOptions {
+        DeployOptions {
+            free: match self.order.free {
+                netflash_pxe::FreePolicy::Leave => FreePolicy::Leave,
+                netflash_pxe::FreePolicy::Discard => FreePolicy::Discard,
+                netflash_pxe::FreePolicy::Zero => FreePolicy::Zero,
+            },
+            verify: match self.order.verify {
+                netflash_pxe::VerifyPolicy::Full => VerifyPolicy::Full,
+                netflash_pxe::VerifyPolicy::Sample => VerifyPolicy::Sample,
+            },
+            stop: self.stop.clone(),
+            ..DeployOptions::default()
+        }
+    }
+
+    fn receive_config(&self) -> ReceiveConfig {
+        let ticket = &self.order.session;
+        let mut name = plain(self.name, MAX_NAME_BYTES);
+        while name.len() > MAX_NAME_BYTES {
+            name.pop();
+        }
+        ReceiveConfig {
+            interface: InterfaceChoice::Named(self.address.clone()),
+            group: ticket.group,
+            id: Some(ticket.receiver),
+            name,
+            session: Some(ticket.session),
+            verify_key: Some(VerifyKey(ticket.verify_key.0)),
+            object_id: Some(ObjectId(self.order.image_id.0)),
+            search: Some(SEARCH),
+            silence: SILENCE,
+        }
+    }
+
+    fn enter(&self, phase: Phase, disk: &str, words: &str) {
+        let image = &self.order.image_name;
+        self.console.phase(&format!("{image} → {disk}: {words}"));
+        self.events.phase(phase, Some(disk.to_owned()));
+    }
+
+    /// Shows survey and read-back; writing is shown by what is received.
+    fn observer(&self, disk: &str) -> DeployObserver {
+        let console = self.console;
+        let shown = std::sync::Mutex::new(Instant::now());
+        let disk = disk.to_owned();
+        let image = self.order.image_name.clone();
+        Arc::new(move |event: DeployEvent| {
+            let words = match event.phase {
+                DeployPhase::Survey => "comparing what is on the disk already",
+                DeployPhase::Verify => "reading back",
+                DeployPhase::Write | DeployPhase::Commit => return,
+            };
+            // Told once a frame, by several threads: one of them shows it, twice a second.
+            let Ok(mut shown) = shown.try_lock() else {
+                return;
+            };
+            if shown.elapsed() < Duration::from_millis(500) {
+                return;
+            }
+            *shown = Instant::now();
+            console.status(
+                &format!("{image} → {disk}: {words}"),
+                Progress {
+                    done_bytes: event.done_bytes,
+                    total_bytes: event.total_bytes,
+                    ..Progress::default()
+                },
+            );
+        })
+    }
+
+    /// What a transfer that did not end well means for the job.
+    fn interrupted(&self, error: ReceiveError) -> Result<Outcome, String> {
+        match (self.events.wish(), &error) {
+            (Wish::Cancel, _) => Ok(Outcome::Cancelled),
+            (Wish::Rejoin, _) => Ok(Outcome::Again("the server sends in another session".into())),
+            (Wish::None, ReceiveError::NoSession { .. }) => Ok(Outcome::Again(chain(&error))),
+            (
+                Wish::None,
+                ReceiveError::Session(ReceiverError::Silent { .. } | ReceiverError::Ended { .. }),
+            ) => Ok(Outcome::Again(chain(&error))),
+            _ => Err(chain(&error)),
+        }
+    }
+
+    fn report(
+        &self,
+        disk: &DiskInfo,
+        started: Instant,
+        received: &ReceiveReport,
+        deployed: &DeployReport,
+    ) -> JobReport {
+        if let Some(reason) = &deployed.stale_table {
+            log::warn!(
+                "disk={} the kernel keeps the old table: {reason}",
+                disk.path
+            );
+        }
+        JobReport {
+            image_id: self.order.image_id,
+            disk: disk.path.clone(),
+            seconds: started.elapsed().as_secs_f64(),
+            received_bytes: received.stats.useful_bytes,
+            repair_symbols: received.stats.repair_symbols,
+            lost_symbols: received.stats.lost,
+            kept_frames: deployed.kept_frames,
+            written_frames: deployed.written_frames,
+            // The commit refuses what was not settled, and settling is reading back.
+            verified: true,
+        }
+    }
+}
+
+/// Turns the receiver's events into what people and the server are told.
+struct Watch<'a> {
+    flash: &'a Flash<'a>,
+    disk: &'a str,
+    tally: &'a Tally,
+    stats: ReceiverStats,
+    samples: VecDeque<(Instant, u64)>,
+}
+
+impl Watch<'_> {
+    fn see(&mut self, event: ReceiveEvent) {
+        match event {
+            ReceiveEvent::Open { interface } => log::info!("receiving card={}", interface.name()),
+            ReceiveEvent::Joined { session, .. } => {
+                log::info!("session={session:08x} state=joined");
+            }
+            ReceiveEvent::Surveying => {
+                let words = "comparing what is on the disk already";
+                self.flash.enter(Phase::Surveying, self.disk, words);
+            }
+            ReceiveEvent::Surveyed { blocks, wanted } => {
+                log::info!("survey blocks={blocks} wanted={wanted}");
+                self.flash.enter(Phase::Receiving, self.disk, "receiving");
+            }
+            ReceiveEvent::Settling => {
+                self.flash
+                    .enter(Phase::Verifying, self.disk, "reading back");
+            }
+            ReceiveEvent::Complete => log::info!("transfer complete"),
+            ReceiveEvent::Progress { stats, lacking, .. } => {
+                if self.stats.source_symbols == 0 && stats.source_symbols > 0 {
+                    log::info!("first data received, {lacking} blocks lacking");
+                }
+                self.stats = stats;
+                self.tell();
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        let done_bytes = self.tally.done_bytes.load(Ordering::Relaxed);
+        let progress = Progress {
+            done_bytes,
+            total_bytes: self.tally.total_bytes.load(Ordering::Relaxed),
+            received_bytes: self.stats.useful_bytes,
+            bytes_per_second: self.rate(done_bytes),
+            repair_symbols: self.stats.repair_symbols,
+            lost_symbols: self.stats.lost,
+        };
+        // Before the manifest nobody knows how much it will be.
+        if progress.total_bytes > 0 {
+            self.flash.console.progress(progress);
+        }
+        self.flash.events.push(EventKind::Progress(progress));
+    }
+
+    /// Disk bytes a second over the last seconds.
+    fn rate(&mut self, done_bytes: u64) -> u64 {
+        let now = Instant::now();
+        while self.samples.len() >= RATE_SAMPLES
+            || (self.samples.len() > 1 && now - self.samples[0].0 > RATE_SPAN)
+        {
+            self.samples.pop_front();
+        }
+        self.samples.push_back((now, done_bytes));
+        let (since, from) = self.samples[0];
+        let span = (now - since).as_secs_f64();
+        if span < 0.1 {
+            return 0;
+        }
+        (done_bytes.saturating_sub(from) as f64 / span) as u64
+    }
+}
+
+/// An error with its causes, outermost first.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        // Some errors repeat their cause in their own words.
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,255 @@
+//! The server, as the agent sees it: JSON over TLS, believed only by its private authority.
+//!
+//! One name is hard-wired and resolved by ourselves to the address in `trust.img`, so the TLS
+//! library's own verification stays on, with no DNS and no clock that matters.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use netflash_pxe::{
+    API_EVENTS, API_HELLO, API_JOB, AgentEvent, EventsAnswer, Hello, JobAnswer, SERVER_NAME,
+    Welcome, plain,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, Body};
+
+use crate::trust::Trust;
+
+/// Longest wait for one request, from connecting to the last byte.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for a connection.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Largest answer that is read, in bytes.
+const ANSWER_MAX: u64 = 1 << 20;
+/// Longest part of a refusal that is shown.
+const REFUSAL_MAX: usize = 200;
+
+/// Why the server did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerError {
+    /// It cannot be used at all: the authority is not one.
+    #[error("the server's authority (ca.pem of trust.img) is damaged: {0}")]
+    Authority(String),
+    /// No connection, no trust, or no answer in time.
+    #[error("server {address}: {problem}")]
+    Unreachable {
+        address: SocketAddrV4,
+        problem: String,
+    },
+    /// It answered that it will not.
+    #[error("server {address} refused ({status}): {message}")]
+    Refused {
+        address: SocketAddrV4,
+        status: u16,
+        message: String,
+    },
+    /// It answered something else than the contract says.
+    #[error("server {address} gave an answer that makes no sense: {problem}")]
+    Nonsense {
+        address: SocketAddrV4,
+        problem: String,
+    },
+}
+
+impl ServerError {
+    /// The HTTP status of a refusal.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            ServerError::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether asking again later may help without anybody changing anything here.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            ServerError::Authority(_) => false,
+            ServerError::Refused { status, .. } => *status == 429 || *status >= 500,
+            ServerError::Unreachable { .. } | ServerError::Nonsense { .. } => true,
+        }
+    }
+}
+
+/// A connection's worth of trust.
+pub(crate) struct Server {
+    agent: Agent,
+    address: SocketAddrV4,
+    hello: Hello,
+    bearer: Mutex<String>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Server({})", self.address)
+    }
+}
+
+impl Server {
+    /// Prepares to talk; nothing is sent yet.
+    ///
+    /// # Errors
+    /// When the authority's certificate cannot be read.
+    pub(crate) fn new(trust: &Trust, hello: Hello) -> Result<Server, ServerError> {
+        let authority = Certificate::from_pem(&trust.authority)
+            .map_err(|error| ServerError::Authority(error.to_string()))?;
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&[authority]))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .https_only(true)
+            .proxy(None)
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .timeout_global(Some(REQUEST_MAX))
+            .timeout_connect(Some(CONNECT_MAX))
+            .user_agent(concat!("netflash-init/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let resolver = Fixed(trust.server);
+        Ok(Server {
+            agent: Agent::with_parts(config, DefaultConnector::default(), resolver),
+            address: trust.server,
+            hello,
+            bearer: Mutex::new(String::new()),
+        })
+    }
+
+    /// Our address on the way to the server, which names the card to receive by.
+    ///
+    /// # Errors
+    /// When there is no route.
+    pub(crate) fn local_address(&self) -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        // Connecting a datagram socket sends nothing; it asks the kernel for the route.
+        socket.connect(self.address)?;
+        Ok(socket.local_addr()?.ip())
+    }
+
+    /// The server's address.
+    pub(crate) fn address(&self) -> SocketAddrV4 {
+        self.address
+    }
+
+    /// Says who we are, and remembers the secret for what follows.
+    ///
+    /// # Errors
+    /// See [`ServerError`]; 403 means that the token is spent or not ours.
+    pub(crate) fn hello(&self) -> Result<Welcome, ServerError> {
+        let request = self.agent.post(self.url(API_HELLO));
+        let welcome: Welcome = self.finish(request.send_json(&self.hello))?;
+        let mut bearer = self.bearer.lock().unwrap_or_else(PoisonError::into_inner);
+        bearer.clone_from(&welcome.bearer);
+        Ok(welcome)
+    }
+
+    /// What is there to do?
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub(crate) fn job(&self) -> Result<JobAnswer, ServerError> {
+        self.with_bearer(|bearer| {
+            let request = self.agent.get(self.url(API_JOB));
+            self.finish(request.header("authorization", bearer).call())
+        })
+    }
+
+    /// Tells what happened to a job.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub(crate) fn events(
+        &self,
+        job: u64,
+        events: &[AgentEvent],
+    ) -> Result<EventsAnswer, ServerError> {
+        let path = API_EVENTS.replace("{id}", &job.to_string());
+        self.with_bearer(|bearer| self.post(&path, bearer, events))
+    }
+
+    fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        bearer: &str,
+        body: impl Serialize,
+    ) -> Result<T, ServerError> {
+        let request = self.agent.post(self.url(path));
+        self.finish(request.header("authorization", bearer).send_json(body))
+    }
+
+    /// Does a request; when the server has forgotten us (it was restarted), says hello once more.
+    fn with_bearer<T>(
+        &self,
+        request: impl Fn(&str) -> Result<T, ServerError>,
+    ) -> Result<T, ServerError> {
+        let outcome = request(&self.authorization());
+        if outcome
+            .as_ref()
+            .is_err_and(|error| error.status() == Some(401))
+        {
+            self.hello()?;
+            return request(&self.authorization());
+        }
+        outcome
+    }
+
+    fn authorization(&self) -> String {
+        let bearer = self.bearer.lock().unwrap_or_else(PoisonError::into_inner);
+        format!("Bearer {bearer}")
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://{SERVER_NAME}:{}{path}", self.address.port())
+    }
+
+    fn finish<T: DeserializeOwned>(
+        &self,
+        response: Result<ureq::http::Response<Body>, ureq::Error>,
+    ) -> Result<T, ServerError> {
+        let address = self.address;
+        let unreachable = |error: ureq::Error| ServerError::Unreachable {
+            address,
+            problem: error.to_string(),
+        };
+        let mut response = response.map_err(unreachable)?;
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(ANSWER_MAX);
+        let body = body.read_to_vec().map_err(unreachable)?;
+        if !status.is_success() {
+            return Err(ServerError::Refused {
+                address,
+                status: status.as_u16(),
+                message: plain(&String::from_utf8_lossy(&body), REFUSAL_MAX),
+            });
+        }
+        serde_json::from_slice(&body).map_err(|error| ServerError::Nonsense {
+            address,
+            problem: error.to_string(),
+        })
+    }
+}
+
+/// Every name is this address; the certificate decides whether it is the right one.
+#[derive(Debug)]
+struct Fixed(SocketAddrV4);
+
+impl Resolver for Fixed {
+    fn resolve(
+        &self,
+        _: &Uri,
+        _: &Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        addresses.push(SocketAddr::V4(self.0));
+        Ok(addresses)
+    }
+}

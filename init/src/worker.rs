@@ -1,0 +1,334 @@
+//! The worker: everything a machine does between its mounts and its last action.
+//!
+//! ```text
+//!   drivers ∥ network ─▶ trust ─▶ hello ─▶ job? ─no──▶ wait ──┐
+//!                          │        │       ▲ │               │
+//!                          ▼        ▼       │ yes─▶ run ─▶ last action
+//!                       restart   again     └──────┴──────────┘
+//! ```
+
+use std::panic;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::LevelFilter;
+use netflash_pxe::{
+    EventKind, Hello, Hex32, Job, JobAnswer, KernelParams, LastAction, LogLevel, Order, Welcome,
+};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_settime};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::coldplug::Coldplug;
+use crate::console::{self, Console};
+use crate::events::Events;
+use crate::flash::{Flash, Outcome};
+use crate::keeper::Ending;
+use crate::modules::ModuleIndex;
+use crate::network::Network;
+use crate::server::Server;
+use crate::trust::{self, Trust};
+use crate::{disks, machine};
+
+/// How long the first built-in disk may take to appear before the server is told there is none.
+const DISK_WAIT: Duration = Duration::from_secs(30);
+/// How often a waiting machine says what it waits for.
+const NETWORK_NEWS: Duration = Duration::from_secs(10);
+/// First and longest pause before the server is asked again.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Bounds for the server's idea of how often to ask.
+const POLL_MIN: Duration = Duration::from_secs(1);
+const POLL_MAX: Duration = Duration::from_secs(300);
+/// How long the end of a job is offered to a server that is away.
+const TELL_MAX: Duration = Duration::from_secs(300);
+/// How long last words may take on a slow console.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Works until something shall happen to the whole machine.
+///
+/// # Errors
+/// When only a new start of the machine can help; it was said on every console why.
+pub(crate) fn work() -> Result<Ending, ()> {
+    panic::set_hook(Box::new(|info| {
+        console::shout(&format!("netflash: the agent stopped by a defect: {info}"));
+    }));
+    let (params, warnings) = crate::kernel_params();
+    let level = level_of(params.log.unwrap_or_default());
+    console::set_kernel_log(level >= LevelFilter::Debug);
+    let console = Console::start(level);
+    console.phase("looking at the hardware");
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+    let outcome = Worker { params, console }.run();
+    if let Err(lines) = &outcome {
+        console.trouble(lines);
+    }
+    console.drain(DRAIN_MAX);
+    outcome.map_err(drop)
+}
+
+struct Worker {
+    params: KernelParams,
+    console: &'static Console,
+}
+
+/// What is shown when only a new start can help.
+type Trouble = Vec<String>;
+
+impl Worker {
+    fn run(&self) -> Result<Ending, Trouble> {
+        let drivers = thread::Builder::new()
+            .name("drivers".into())
+            .spawn(load_drivers);
+        if let Err(error) = drivers {
+            return Err(vec![format!("drivers cannot be loaded: {error}")]);
+        }
+        let trust = Trust::read(self.params.server).map_err(|error| vec![error.to_string()])?;
+        let started = Instant::now();
+        let network = self.wait_for_network();
+        let disks = disks::wait_for_one(DISK_WAIT.saturating_sub(started.elapsed()));
+        let links = network.links();
+        let hello = Hello {
+            token: trust.token.clone(),
+            identity: machine::identity(&links, self.params.iface.as_ref()),
+            inventory: machine::inventory(disks, &links),
+            agent_key: agent_key().map_err(|error| vec![error])?,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        show_inventory(&hello);
+        let server = Server::new(&trust, hello).map_err(|error| vec![error.to_string()])?;
+        let server = Arc::new(server);
+        let welcome = self.say_hello(&server, &network)?;
+        trust::forget_token();
+        self.console.machine(&welcome.name);
+        set_clock(welcome.server_time);
+        log::info!(
+            "machine={} name={} state=welcome",
+            welcome.machine,
+            welcome.name
+        );
+        Ok(self.serve(&server, welcome))
+    }
+
+    fn wait_for_network(&self) -> Network {
+        let network = Network::start(self.params.iface.clone(), machine::uuid_bytes());
+        self.console.phase("waiting for the network");
+        while !network.wait(NETWORK_NEWS) {
+            log::warn!("still no network: {}", network.describe());
+        }
+        network
+    }
+
+    /// Says hello until the server answers; only a refusal ends it.
+    fn say_hello(&self, server: &Server, network: &Network) -> Result<Welcome, Trouble> {
+        let address = server.address();
+        self.console
+            .phase(&format!("saying hello to server {address}"));
+        let mut pause = RETRY_MIN;
+        loop {
+            match server.hello() {
+                Ok(welcome) => return Ok(welcome),
+                Err(error) if error.may_pass() => {
+                    let cards = network.describe();
+                    let advice = format!("is the server running, and reachable from here? {cards}");
+                    self.console.trouble(&[error.to_string(), advice]);
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+                Err(error) => {
+                    let advice = "this machine must boot over the network again".to_owned();
+                    return Err(vec![error.to_string(), advice]);
+                }
+            }
+        }
+    }
+
+    /// Does job after job until one ends with something for the whole machine.
+    fn serve(&self, server: &Arc<Server>, welcome: Welcome) -> Ending {
+        let mut answer = JobAnswer {
+            job: welcome.job,
+            poll_seconds: welcome.poll_seconds,
+        };
+        let mut is_idle = false;
+        let mut retry = RETRY_MIN;
+        loop {
+            match &answer.job {
+                Some(job) => {
+                    is_idle = false;
+                    if let Some(ending) = self.run_job(server, &welcome.name, job) {
+                        return ending;
+                    }
+                    // The server may need a moment to see that the job is over.
+                    thread::sleep(POLL_MIN);
+                }
+                None => {
+                    if !is_idle {
+                        is_idle = true;
+                        log::info!("no job; asking every {} s", answer.poll_seconds);
+                    }
+                    let pause = Duration::from_secs(answer.poll_seconds.into());
+                    thread::sleep(pause.clamp(POLL_MIN, POLL_MAX));
+                }
+            }
+            answer = loop {
+                match server.job() {
+                    Ok(answer) => break answer,
+                    Err(error) => {
+                        log::warn!("{error}");
+                        thread::sleep(retry);
+                        retry = (retry * 2).min(RETRY_MAX);
+                    }
+                }
+            };
+            retry = RETRY_MIN;
+        }
+    }
+
+    /// One job; what it means for the machine, or nothing when it shall ask for the next.
+    fn run_job(&self, server: &Arc<Server>, name: &str, job: &Job) -> Option<Ending> {
+        let Order::Flash(order) = &job.order;
+        log::info!(
+            "job={} order=flash image={} session={:08x}",
+            job.id,
+            order.image_name,
+            order.session.session
+        );
+        let stop = Arc::new(AtomicBool::new(false));
+        let events = Events::start(server.clone(), job.id, order.session.session, stop.clone());
+        let flash = server
+            .local_address()
+            .map_err(|error| format!("no way to the server: {error}"))
+            .and_then(|address| {
+                Flash {
+                    order,
+                    disk: self.params.disk.as_ref(),
+                    name,
+                    address: address.to_string(),
+                    events: &events,
+                    console: self.console,
+                    stop,
+                }
+                .run()
+            });
+        match flash {
+            Ok(Outcome::Done(report)) => {
+                self.console
+                    .phase(&format!("{} is on {}", order.image_name, report.disk));
+                log::info!(
+                    "job={} state=done seconds={:.1} kept={} written={} received={} repairs={} lost={}",
+                    job.id,
+                    report.seconds,
+                    report.kept_frames,
+                    report.written_frames,
+                    report.received_bytes,
+                    report.repair_symbols,
+                    report.lost_symbols
+                );
+                events.push(EventKind::Done(report));
+                if !events.finish(TELL_MAX) {
+                    log::warn!("job={} the server could not be told", job.id);
+                }
+                self.last_action(job.last)
+            }
+            Ok(Outcome::Again(reason)) => {
+                log::warn!("job={} {reason}; asking the server again", job.id);
+                events.push(EventKind::Note { text: reason });
+                events.finish(RETRY_MAX);
+                None
+            }
+            Ok(Outcome::Cancelled) => {
+                self.console.phase("the job was cancelled");
+                None
+            }
+            Err(reason) => {
+                self.console.phase("the job failed");
+                let advice = "this machine waits for its next job".to_owned();
+                self.console.trouble(&[reason.clone(), advice]);
+                events.push(EventKind::Failed { reason });
+                events.finish(TELL_MAX);
+                None
+            }
+        }
+    }
+
+    fn last_action(&self, last: LastAction) -> Option<Ending> {
+        let (words, ending) = match last {
+            LastAction::Reboot => ("rebooting", Some(Ending::Reboot)),
+            LastAction::PowerOff => ("powering off", Some(Ending::PowerOff)),
+            LastAction::Wait => ("waiting for the next job", None),
+        };
+        log::info!("{words}");
+        ending
+    }
+}
+
+fn load_drivers() {
+    match ModuleIndex::of_running_kernel() {
+        Ok(index) => Coldplug::new(index).start(),
+        Err(error) => {
+            log::error!("no drivers: {error}; was the initramfs made for another kernel?");
+        }
+    }
+}
+
+/// 32 bytes nobody else knows, made anew at every start.
+fn agent_key() -> Result<Hex32, String> {
+    let mut key = [0; 32];
+    SystemRandom::new()
+        .fill(&mut key)
+        .map_err(|_| "the kernel gives no random numbers".to_owned())?;
+    Ok(Hex32(key))
+}
+
+fn show_inventory(hello: &Hello) {
+    let inventory = &hello.inventory;
+    log::info!(
+        "{} {}, {} × {}, {} MiB, {:?} firmware",
+        inventory.manufacturer,
+        inventory.product,
+        inventory.cpu_count,
+        inventory.cpu,
+        inventory.memory_bytes >> 20,
+        inventory.firmware
+    );
+    for disk in &inventory.disks {
+        log::info!(
+            "disk={} bytes={} serial={} bus={} model={}",
+            disk.path,
+            disk.bytes,
+            disk.serial.as_deref().unwrap_or("-"),
+            disk.transport,
+            disk.model
+        );
+    }
+    for nic in &inventory.nics {
+        log::info!("card={} mac={} driver={}", nic.name, nic.mac, nic.driver);
+    }
+    if inventory.disks.is_empty() {
+        log::warn!("no disk was found: is its controller set to AHCI or NVMe, not RAID?");
+    }
+}
+
+/// Takes over the server's time, so that logs agree. The clock of the board is left alone.
+fn set_clock(seconds: u64) {
+    let Ok(seconds) = i64::try_from(seconds) else {
+        return;
+    };
+    if let Err(error) = clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::new(seconds, 0)) {
+        log::warn!("the clock stays wrong: {error}");
+    }
+}
+
+fn level_of(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::Error,
+        LogLevel::Warn => LevelFilter::Warn,
+        LogLevel::Info => LevelFilter::Info,
+        LogLevel::Debug => LevelFilter::Debug,
+        LogLevel::Trace => LevelFilter::Trace,
+    }
+}
