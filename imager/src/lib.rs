@@ -7,7 +7,9 @@
 mod bytes;
 mod deploy;
 mod device;
+mod diff;
 mod extent;
+mod extract;
 mod fit;
 mod frame_set;
 mod id;
@@ -15,6 +17,7 @@ mod image;
 mod in_use;
 mod manifest;
 mod mask;
+mod part_file;
 mod partition;
 mod plan;
 mod read_at;
@@ -25,13 +28,16 @@ mod source;
 mod stored;
 mod tables;
 mod target;
+mod verify;
 
 pub use bytes::Malformed;
 pub use deploy::{
     Audit, Deploy, DeployError, DeployEvent, DeployObserver, DeployOptions, DeployPhase,
     DeployReport, FrameOutcome, FreePolicy, VerifyPolicy, audit,
 };
+pub use diff::{ChangedRange, Diff, diff};
 pub use extent::{Extent, ExtentKind, Extents, UNIT_BYTES};
+pub use extract::{ExtractError, extract_to_disk, extract_to_file, extract_to_stream};
 pub use fit::{FitError, FittedTables, LastPartition, TableRun, fit};
 pub use frame_set::FrameSet;
 pub use id::{FrameId, ImageId, ImageIdError};
@@ -48,3 +54,4 @@ pub use seal::{SealError, SealOptions, SealProgress, Sealed, seal};
 pub use source::{Source, SourceError};
 pub use tables::{Gpt, Tables};
 pub use target::{Target, TargetError, TargetOptions};
+pub use verify::{BadFrame, Verification, VerifyError, verify};

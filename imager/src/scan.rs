@@ -189,20 +189,24 @@ impl Scan {
         for range in self.free.drain(..) {
             let mut start = range.start.max(tidy.last().map_or(0, |last| last.end));
             let end = range.end.min(limit);
-            let tables = masked
+            for table in masked
                 .iter()
-                .filter(|table| table.start < end && start < table.end);
-            for piece in tables.cloned().chain([end..end]).collect::<Vec<_>>() {
-                let whole =
-                    start.next_multiple_of(UNIT_BYTES)..piece.start / UNIT_BYTES * UNIT_BYTES;
-                match tidy.last_mut() {
-                    _ if whole.start >= whole.end => {}
-                    Some(last) if last.end == whole.start => last.end = whole.end,
-                    _ => tidy.push(whole),
-                }
-                start = piece.end;
+                .filter(|table| table.start < end && range.start < table.end)
+            {
+                push_whole_units(&mut tidy, start..table.start);
+                start = start.max(table.end);
             }
+            push_whole_units(&mut tidy, start..end);
         }
         self.free = tidy;
+    }
+}
+
+fn push_whole_units(tidy: &mut Vec<Range<u64>>, range: Range<u64>) {
+    let whole = range.start.next_multiple_of(UNIT_BYTES)..range.end / UNIT_BYTES * UNIT_BYTES;
+    match tidy.last_mut() {
+        _ if whole.start >= whole.end => {}
+        Some(last) if last.end == whole.start => last.end = whole.end,
+        _ => tidy.push(whole),
     }
 }

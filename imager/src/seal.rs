@@ -26,17 +26,17 @@ use crate::manifest::{
     FRAME_BYTES, FRAMES_MAX, Manifest, ManifestError, ManifestParts, frames_of, used_frames,
 };
 use crate::mask::mask;
+use crate::part_file::PartFile;
 use crate::partition::Partition;
 use crate::read_at::ReadAt;
 use crate::scan::{Scan, scan};
-use crate::seal::part_file::PartFile;
+
 use crate::seal::pipeline::{Piece, run};
 use crate::seek_table::{self, Entry, SKIPPABLE_HEADER_BYTES, SKIPPABLE_MAGIC};
 use crate::source::Source;
 use crate::stored::StoredDisk;
 use crate::tables::Tables;
 
-mod part_file;
 mod pipeline;
 
 /// How a disk is sealed.

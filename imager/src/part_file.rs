@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// A file under a provisional name beside its final one; removed on drop unless finished.
-pub(super) struct PartFile {
+pub(crate) struct PartFile {
     file: File,
     path: PathBuf,
     finished: bool,
@@ -14,7 +14,7 @@ pub(super) struct PartFile {
 impl PartFile {
     /// Creates the provisional file for `target`. One left by a crash of this very process id is
     /// replaced; others never collide.
-    pub(super) fn create(target: &Path) -> io::Result<PartFile> {
+    pub(crate) fn create(target: &Path) -> io::Result<PartFile> {
         let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let name = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
         let path = directory(target).join(name);
@@ -31,12 +31,12 @@ impl PartFile {
         })
     }
 
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
     /// Makes the content durable, gives it its name, and makes the name durable.
-    pub(super) fn finish(mut self, target: &Path) -> io::Result<()> {
+    pub(crate) fn finish(mut self, target: &Path) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.path, target)?;
         self.finished = true;

@@ -1,0 +1,168 @@
+//! An image becomes a raw file, a stream, or, through [`Deploy`], a disk.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use thiserror::Error;
+
+use crate::deploy::{Deploy, DeployError, DeployReport};
+use crate::id::FrameId;
+use crate::image::{Image, ImageError, Unpacking};
+use crate::manifest::Manifest;
+use crate::mask::mask_frame;
+use crate::part_file::PartFile;
+
+/// Why an image was not extracted.
+#[derive(Debug, Error)]
+pub enum ExtractError {
+    /// The image cannot be read, or is damaged.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A frame is not what the manifest says.
+    #[error("frame {frame} of the image is damaged, at byte {offset} of the file")]
+    Damaged {
+        /// Which frame.
+        frame: FrameId,
+        /// Where it lies in the image file.
+        offset: u64,
+    },
+    /// The raw file or stream cannot be written.
+    #[error("writing {}", path.display())]
+    Write {
+        /// The file; `-` is standard output.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The disk refused.
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
+    /// The stop flag was set.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Writes the raw disk to `output`, checking every frame before it is written. `observer` is told
+/// how many raw bytes are done.
+///
+/// # Errors
+/// See [`ExtractError`].
+pub fn extract_to_stream(
+    image: &Image,
+    output: &mut dyn Write,
+    observer: &mut dyn FnMut(u64),
+    stop: &AtomicBool,
+) -> Result<(), ExtractError> {
+    let refuse = |source| ExtractError::Write {
+        path: "-".into(),
+        source,
+    };
+    each_frame(image, observer, stop, &mut |_, raw| {
+        output.write_all(raw).map_err(refuse)
+    })?;
+    output.flush().map_err(refuse)
+}
+
+/// Writes the raw disk as the file `path`, with holes where nothing is used. It appears complete
+/// or not at all, in place of a file that may be there.
+///
+/// # Errors
+/// See [`ExtractError`].
+pub fn extract_to_file(
+    image: &Image,
+    path: &Path,
+    observer: &mut dyn FnMut(u64),
+    stop: &AtomicBool,
+) -> Result<(), ExtractError> {
+    let refuse = |source| ExtractError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let part = PartFile::create(path).map_err(refuse)?;
+    let file: &File = part.file();
+    let manifest = image.manifest();
+    file.set_len(manifest.raw_bytes()).map_err(refuse)?;
+    each_frame(image, observer, stop, &mut |frame, raw| {
+        if !manifest.is_sent(frame) {
+            return Ok(());
+        }
+        file.write_all_at(raw, manifest.frame_range(frame).start)
+            .map_err(refuse)
+    })?;
+    part.finish(path).map_err(refuse)
+}
+
+/// Brings all frames that `deploy` wants from the image to the disk, and commits.
+///
+/// # Errors
+/// See [`ExtractError`].
+pub fn extract_to_disk(image: &Image, mut deploy: Deploy) -> Result<DeployReport, ExtractError> {
+    let mut wanted = deploy.wanted().clone();
+    // Ends: a frame that reads back wrong twice is an error of `settle`.
+    loop {
+        for frame in wanted.iter() {
+            let mut payload = Vec::with_capacity(image.manifest().stored_bytes(frame) as usize);
+            image.read_stored(frame, &mut payload)?;
+            deploy.submit(vec![frame], payload)?;
+            refuse_damage(image, &mut deploy)?;
+        }
+        wanted = deploy.settle()?;
+        refuse_damage(image, &mut deploy)?;
+        if wanted.is_empty() {
+            return Ok(deploy.commit()?);
+        }
+    }
+}
+
+/// Takes the outcomes there are; the image is the only source, so what it has wrong stays wrong.
+fn refuse_damage(image: &Image, deploy: &mut Deploy) -> Result<(), ExtractError> {
+    while let Some(outcome) = deploy.try_outcome() {
+        if !outcome.written {
+            return Err(damaged(image.manifest(), outcome.frame));
+        }
+    }
+    Ok(())
+}
+
+/// Who is given each frame, checked.
+type Take<'a> = dyn FnMut(FrameId, &[u8]) -> Result<(), ExtractError> + 'a;
+
+fn each_frame(
+    image: &Image,
+    observer: &mut dyn FnMut(u64),
+    stop: &AtomicBool,
+    take: &mut Take<'_>,
+) -> Result<(), ExtractError> {
+    let manifest = image.manifest();
+    let starting = |source| ImageError::Io {
+        path: image.path().to_owned(),
+        offset: 0,
+        source,
+    };
+    let mut unpacking = Unpacking::new().map_err(starting)?;
+    let (mut raw, mut masked) = (Vec::new(), Vec::new());
+    for frame in (0..manifest.frame_count()).map(FrameId) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(ExtractError::Interrupted);
+        }
+        image.read_raw(frame, &mut unpacking, &mut raw)?;
+        masked.clone_from(&raw);
+        mask_frame(manifest, frame, &mut masked);
+        if *blake3::hash(&masked).as_bytes() != manifest.hash(frame) {
+            return Err(damaged(manifest, frame));
+        }
+        take(frame, &raw)?;
+        observer(manifest.frame_range(frame).end);
+    }
+    Ok(())
+}
+
+fn damaged(manifest: &Manifest, frame: FrameId) -> ExtractError {
+    ExtractError::Damaged {
+        frame,
+        offset: manifest.stored_range(frame).start,
+    }
+}
