@@ -1,0 +1,342 @@
+//! An image becomes a disk.
+//!
+//! ```text
+//! begin ──> survey ──> submit … try_outcome … ──> settle ──> commit
+//!   │ refused: nothing      │   a wrong frame stays      │      │ tables written last
+//!   ▼ was written           │   wanted: submit it again  │ wrong frames: back to submit
+//!                           ▼
+//!              a broken disk: every call fails, the disk does not boot
+//! ```
+//!
+//! Nothing is written before the first frame has been checked, and no table before everything has been read back: a
+//! power cut at any instant leaves a disk that does not boot, or is whole (see `hold`). When nothing differs, nothing
+//! is written. A new deploy finds by survey what an interrupted one has brought.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{io, thread};
+
+use crate::deploy::blank::blanks;
+use crate::deploy::check::check_fit;
+use crate::deploy::compare::Comparison;
+use crate::deploy::hold::Hold;
+use crate::deploy::pipeline::{Pipeline, PipelineSetup};
+use crate::deploy::surface::{Mask, Surface};
+use crate::deploy::survey::Survey;
+use crate::frame_set::FrameSet;
+use crate::id::FrameId;
+use crate::manifest::Manifest;
+use crate::target::Target;
+
+mod audit;
+mod blank;
+mod check;
+mod compare;
+mod error;
+mod hold;
+mod options;
+mod pipeline;
+mod surface;
+mod survey;
+
+pub use audit::{Audit, audit};
+pub use error::DeployError;
+pub use options::{
+    DeployEvent, DeployObserver, DeployOptions, DeployPhase, DeployReport, FreePolicy, VerifyPolicy,
+};
+pub use pipeline::FrameOutcome;
+
+/// With [`VerifyPolicy::Sample`], one written frame in so many is read back.
+const SAMPLE_STEP: usize = 16;
+/// How often the kernel is asked to read the new partition table while it says that the disk is busy.
+const REREAD_TRIES: u32 = 5;
+/// The pause between two tries.
+const REREAD_PAUSE: Duration = Duration::from_secs(1);
+
+/// An image on its way to a disk.
+pub struct Deploy {
+    // First, so that its threads end before the disk is closed.
+    pipeline: Pipeline,
+    surface: Arc<Surface>,
+    options: DeployOptions,
+    observer: DeployObserver,
+    wanted: FrameSet,
+    /// Written and not yet read back.
+    unverified: FrameSet,
+    /// Read back wrong once.
+    suspect: FrameSet,
+    outcomes: VecDeque<FrameOutcome>,
+    /// Whether the disk has to be written at all.
+    differs: bool,
+    kept_frames: u64,
+    verified_frames: u64,
+    final_bytes: u64,
+}
+
+impl Deploy {
+    /// Checks that the image fits the disk, and finds out what the disk lacks. Writes nothing.
+    ///
+    /// # Errors
+    /// When the disk is too small, has other sectors, was opened read-only, or cannot be read.
+    pub fn begin(
+        manifest: Arc<Manifest>,
+        mut target: Target,
+        options: DeployOptions,
+        observer: DeployObserver,
+    ) -> Result<Deploy, DeployError> {
+        if target.is_read_only() {
+            return Err(DeployError::ReadOnly {
+                path: target.path().into(),
+            });
+        }
+        let fitted = check_fit(&manifest, &mut target, &options)?;
+        let surface = Arc::new(Surface::new(manifest, target, fitted.tables));
+        let mut survey = Survey::take(&surface, &options, &observer, true)?;
+        let differs = !survey.is_clean();
+
+        let (hold, rewrite) = Hold::new(std::mem::take(&mut survey.held));
+        let mut unverified = FrameSet::empty(surface.manifest.frame_count() as usize);
+        rewrite
+            .keys()
+            .for_each(|frame| _ = unverified.insert(*frame));
+        let total_bytes = survey
+            .wanted
+            .iter()
+            .map(|frame| surface.bytes_on_disk(frame) as u64)
+            .sum();
+        let pipeline = Pipeline::start(PipelineSetup {
+            surface: Arc::clone(&surface),
+            hold,
+            rewrite: rewrite.into_iter().collect(),
+            blank: if differs {
+                blanks(&surface, &survey.blank, options.free)
+            } else {
+                Vec::new()
+            },
+            total_bytes,
+            observer: Arc::clone(&observer),
+            threads: options.thread_count(),
+        });
+        Ok(Deploy {
+            pipeline,
+            suspect: FrameSet::empty(surface.manifest.frame_count() as usize),
+            surface,
+            options,
+            observer,
+            kept_frames: survey.kept.len() as u64,
+            wanted: survey.wanted,
+            unverified,
+            outcomes: VecDeque::new(),
+            differs,
+            verified_frames: 0,
+            final_bytes: fitted.final_bytes,
+        })
+    }
+
+    /// The frames that are still lacking, as far as [`Deploy::try_outcome`] has told.
+    pub fn wanted(&self) -> &FrameSet {
+        &self.wanted
+    }
+
+    /// The image that is being written.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.surface.manifest
+    }
+
+    /// Frames that were on the disk already.
+    pub fn kept_frames(&self) -> u64 {
+        self.kept_frames
+    }
+
+    /// Hands over frames as they are stored in the image, one after the other in `payload`. Frames that are not wanted
+    /// are accepted unseen; of a payload that is not as long as its frames, none is.
+    ///
+    /// Blocks while the queue is full: see [`Deploy::room`].
+    ///
+    /// # Errors
+    /// When the disk has failed, or the deploy is told to stop.
+    pub fn submit(&mut self, frames: Vec<FrameId>, payload: Vec<u8>) -> Result<(), DeployError> {
+        self.options.check_stop()?;
+        let manifest = &self.surface.manifest;
+        let mut jobs = Vec::with_capacity(frames.len());
+        let mut end = 0;
+        for frame in &frames {
+            if frame.0 >= manifest.frame_count() {
+                end = usize::MAX;
+                break;
+            }
+            let start = end;
+            end = start.saturating_add(manifest.stored_bytes(*frame) as usize);
+            jobs.push((*frame, start..end));
+        }
+        let whole = end == payload.len();
+        for frame in frames
+            .iter()
+            .filter(|frame| !whole || !self.wanted.contains(**frame))
+        {
+            self.pipeline.settle_at_once(FrameOutcome {
+                frame: *frame,
+                written: whole,
+            });
+        }
+        jobs.retain(|(frame, _)| whole && self.wanted.contains(*frame));
+        if jobs.is_empty() {
+            return self.pipeline.failure().map_or(Ok(()), Err);
+        }
+        self.pipeline.submit(&jobs, payload)
+    }
+
+    /// What has become of a submitted frame; `None` when there is no news. A frame that was not written stays wanted.
+    pub fn try_outcome(&mut self) -> Option<FrameOutcome> {
+        if let Some(outcome) = self.outcomes.pop_front() {
+            return Some(outcome);
+        }
+        let outcome = self.pipeline.try_outcome()?;
+        self.note(outcome);
+        Some(outcome)
+    }
+
+    /// Bytes that were submitted and are not on the disk yet.
+    pub fn backlog_bytes(&self) -> u64 {
+        self.pipeline.backlog_bytes()
+    }
+
+    /// Whether [`Deploy::submit`] would not block.
+    pub fn room(&self) -> bool {
+        self.pipeline.has_room()
+    }
+
+    /// Why the deploy has failed, if it has.
+    pub fn failure(&self) -> Option<DeployError> {
+        self.pipeline.failure()
+    }
+
+    /// Waits until all that was submitted is on the medium and reads it back, past the page cache. The frames that
+    /// read back wrong are returned; they are wanted again.
+    ///
+    /// # Errors
+    /// When the disk fails, the deploy is told to stop, or a frame reads back wrong for the second time.
+    pub fn settle(&mut self) -> Result<FrameSet, DeployError> {
+        let mut wrong = FrameSet::empty(self.surface.manifest.frame_count() as usize);
+        if !self.differs {
+            return Ok(wrong);
+        }
+        self.pipeline.drain()?;
+        while let Some(outcome) = self.pipeline.try_outcome() {
+            self.note(outcome);
+            self.outcomes.push_back(outcome);
+        }
+
+        let step = match self.options.verify {
+            VerifyPolicy::Full => 1,
+            VerifyPolicy::Sample => SAMPLE_STEP,
+        };
+        // The withheld first frame is read back when it is written, by the commit.
+        let written = self
+            .unverified
+            .iter()
+            .filter(|frame| !Hold::withholds(*frame));
+        let frames: Vec<FrameId> = written.step_by(step).collect();
+        let comparison = Comparison {
+            surface: &self.surface,
+            options: &self.options,
+            observer: &self.observer,
+            phase: DeployPhase::Verify,
+            mask: Mask::Source,
+            free_as_zero: false,
+        };
+        let right = comparison.right(&frames, |_, _| {})?;
+        self.verified_frames += right.len() as u64;
+        self.unverified = FrameSet::empty(self.unverified.count());
+        for frame in frames.into_iter().filter(|frame| !right.contains(*frame)) {
+            let offset = self.surface.offset(frame);
+            log::warn!(
+                "disk={} frame={frame} offset={offset} state=reads-back-wrong",
+                self.surface.path().display()
+            );
+            if !self.suspect.insert(frame) {
+                return Err(DeployError::ReadBack {
+                    path: self.surface.path(),
+                    offset,
+                });
+            }
+            // What was kept and rewritten has no source here but the image: it is wanted like any other.
+            wrong.insert(frame);
+            self.wanted.insert(frame);
+        }
+        Ok(wrong)
+    }
+
+    /// Writes the partition tables and the first MiB, LBA 0 and 1 last, each step flushed and read back; then the
+    /// kernel is asked to read the new table.
+    ///
+    /// # Errors
+    /// When frames are still wanted or not settled, or the disk fails.
+    pub fn commit(self) -> Result<DeployReport, DeployError> {
+        let unread = self
+            .unverified
+            .iter()
+            .filter(|frame| !Hold::withholds(*frame));
+        let open: Vec<FrameId> = self.wanted.iter().chain(unread).collect();
+        if let (true, Some(first)) = (self.differs, open.first()) {
+            return Err(DeployError::Unsettled {
+                frames: open.len(),
+                first: *first,
+            });
+        }
+        let mut stale_table = None;
+        if self.differs {
+            let total_bytes = self.surface.target.bytes();
+            let tell = |done_bytes| {
+                (self.observer)(DeployEvent {
+                    phase: DeployPhase::Commit,
+                    done_bytes,
+                    total_bytes,
+                });
+            };
+            tell(0);
+            self.pipeline.commit()?;
+            stale_table = self.reread_table().err().map(|error| error.to_string());
+            tell(total_bytes);
+        }
+        // A file may have been given whole sectors; it ends where the image ends.
+        if self.surface.target.is_file() && self.final_bytes != self.surface.target.bytes() {
+            self.surface.cut_file(self.final_bytes)?;
+        }
+        let counts = self.pipeline.counts();
+        Ok(DeployReport {
+            disk_bytes: self.surface.target.bytes(),
+            kept_frames: self.kept_frames,
+            written_frames: counts.written_frames,
+            rejected_frames: counts.rejected_frames,
+            zeroed_bytes: counts.zeroed_bytes,
+            verified_frames: self.verified_frames,
+            direct: self.surface.target.device.is_direct(),
+            changed: self.differs,
+            stale_table,
+        })
+    }
+
+    fn note(&mut self, outcome: FrameOutcome) {
+        if outcome.written && self.wanted.remove(outcome.frame) {
+            self.unverified.insert(outcome.frame);
+        }
+    }
+
+    fn reread_table(&self) -> io::Result<()> {
+        let mut tries = 1;
+        loop {
+            match self.surface.target.device.reread_table() {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries < REREAD_TRIES => {
+                    tries += 1;
+                    thread::sleep(REREAD_PAUSE);
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

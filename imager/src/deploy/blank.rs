@@ -1,0 +1,91 @@
+//! Which parts of the disk are to be blank: `zero` extents, and free space by the policy.
+
+use std::ops::Range;
+
+use crate::deploy::options::FreePolicy;
+use crate::deploy::pipeline::{Blank, Blanking};
+use crate::deploy::surface::Surface;
+use crate::extent::ExtentKind;
+use crate::frame_set::FrameSet;
+use crate::id::FrameId;
+
+/// Free space in smaller pieces than this is not worth a discard, in bytes.
+const DISCARD_BYTES_MIN: u64 = 1 << 20;
+
+/// The ranges to be made blank, given the frames without used bytes that differ. Frames with used bytes are written
+/// whole and need nothing here.
+///
+/// On a disk larger than the image the policy for free space covers the rest of the disk too, up to its last MiB.
+pub(crate) fn blanks(surface: &Surface, differing: &FrameSet, free: FreePolicy) -> Vec<Blank> {
+    let mut blanks = Vec::new();
+    let mut add = |range: Range<u64>, with: Blanking| match blanks.last_mut() {
+        Some(Blank {
+            range: last,
+            with: last_with,
+        }) if last.end == range.start && *last_with == with => {
+            last.end = range.end;
+        }
+        _ => blanks.push(Blank { range, with }),
+    };
+    for frame in surface
+        .frames()
+        .filter(|frame| !surface.manifest.is_sent(*frame))
+    {
+        for run in surface.manifest.frame_extents(frame) {
+            let with = match (run.kind, free) {
+                (ExtentKind::Zero, _) | (ExtentKind::Free, FreePolicy::Zero) => Blanking::Zeros,
+                (ExtentKind::Free, FreePolicy::Discard) => Blanking::Discard,
+                _ => continue,
+            };
+            if with == Blanking::Zeros && !differing.contains(frame) {
+                continue;
+            }
+            let end = surface.sector_end(run.end());
+            if run.offset < end {
+                add(run.offset..end, with);
+            }
+        }
+    }
+    let rest = surface.rest_of_disk();
+    match free {
+        FreePolicy::Leave => {}
+        FreePolicy::Discard => add(rest, Blanking::Discard),
+        FreePolicy::Zero => add(rest, Blanking::Zeros),
+    }
+    let long_enough = |blank: &Blank| match blank.with {
+        Blanking::Zeros => blank.range.start < blank.range.end,
+        Blanking::Discard => blank.range.start + DISCARD_BYTES_MIN <= blank.range.end,
+    };
+    blanks.retain(long_enough);
+    blanks
+}
+
+impl Surface {
+    /// `end` rounded up to a sector, and not beyond the last whole sector of the disk.
+    fn sector_end(&self, end: u64) -> u64 {
+        let sector = u64::from(self.target.sector_bytes());
+        end.next_multiple_of(sector)
+            .min(self.target.bytes() / sector * sector)
+    }
+
+    /// What lies behind the image and before the last MiB, which is cleared anyway.
+    fn rest_of_disk(&self) -> Range<u64> {
+        let start = self.sector_end(self.manifest.raw_bytes());
+        start
+            ..self
+                .sector_end(
+                    self.target
+                        .bytes()
+                        .saturating_sub(crate::deploy::hold::EDGE_BYTES),
+                )
+                .max(start)
+    }
+
+    /// Whether the frame has anything that matters under this policy.
+    pub(crate) fn matters(&self, frame: FrameId, free: FreePolicy) -> bool {
+        let counts = |kind| kind != ExtentKind::Free || free == FreePolicy::Zero;
+        self.manifest
+            .frame_extents(frame)
+            .any(|run| counts(run.kind))
+    }
+}

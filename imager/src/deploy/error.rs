@@ -1,0 +1,95 @@
+//! What can stop a deploy.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::fit::FitError;
+use crate::id::FrameId;
+
+/// Why a deploy failed. `Clone`, because every thread that meets a failed deploy is told.
+#[derive(Debug, Clone, Error)]
+pub enum DeployError {
+    /// The disk cannot hold the image. Nothing has been written.
+    #[error(
+        "disk {} of {disk_bytes} bytes is smaller than the image, which needs {needed_bytes} bytes \
+         ({} GB against {} GB); choose another disk",
+        path.display(), gigabytes(*disk_bytes), gigabytes(*needed_bytes)
+    )]
+    TooSmall {
+        /// The disk.
+        path: PathBuf,
+        /// Its size, in bytes.
+        disk_bytes: u64,
+        /// Smallest disk that would do, in bytes.
+        needed_bytes: u64,
+    },
+    /// The partition tables do not fit the disk. Nothing has been written.
+    #[error("disk {}: {source}", path.display())]
+    Fit {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: FitError,
+    },
+    /// The disk was opened to be compared only. Nothing has been written.
+    #[error("disk {} was opened read-only", path.display())]
+    ReadOnly {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// The disk did not give its content.
+    #[error("disk {}: reading at byte {offset} failed: {source}; replace the disk", path.display())]
+    Read {
+        /// The disk.
+        path: PathBuf,
+        /// Where, in bytes.
+        offset: u64,
+        /// What the kernel said.
+        source: Arc<io::Error>,
+    },
+    /// The disk did not take what was written.
+    #[error("disk {}: writing at byte {offset} failed: {source}; replace the disk", path.display())]
+    Write {
+        /// The disk.
+        path: PathBuf,
+        /// Where, in bytes.
+        offset: u64,
+        /// What the kernel said.
+        source: Arc<io::Error>,
+    },
+    /// The disk did not confirm that its cache is on the medium.
+    #[error("disk {}: flushing its cache failed: {source}; replace the disk", path.display())]
+    Flush {
+        /// The disk.
+        path: PathBuf,
+        /// What the kernel said.
+        source: Arc<io::Error>,
+    },
+    /// The disk gives back something else than was written, and did so again.
+    #[error("disk {}: byte {offset} reads back differently than written; replace the disk", path.display())]
+    ReadBack {
+        /// The disk.
+        path: PathBuf,
+        /// Where, in bytes: the start of the run that differs.
+        offset: u64,
+    },
+    /// The commit was asked for too early.
+    #[error("{frames} frames are still wanted or not yet read back, the first is {first}")]
+    Unsettled {
+        /// How many frames.
+        frames: usize,
+        /// The first of them.
+        first: FrameId,
+    },
+    /// It was told to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Whole gigabytes (10^9), as disks are labelled.
+fn gigabytes(bytes: u64) -> u64 {
+    bytes / 1_000_000_000
+}

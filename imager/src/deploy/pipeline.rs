@@ -1,0 +1,408 @@
+//! Threads that unpack, check and write frames from a bounded queue, and zero what must read as zeros.
+//!
+//! Memory: at most [`QUEUE_BYTES`] and one payload queued, and one frame for each thread.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+
+use crate::deploy::error::DeployError;
+use crate::deploy::hold::Hold;
+use crate::deploy::options::{DeployEvent, DeployObserver, DeployPhase};
+use crate::deploy::surface::Surface;
+use crate::device::{AlignedBuffer, RANGE_MAX};
+use crate::id::FrameId;
+
+/// Stored bytes queued before [`Pipeline::submit`] blocks.
+pub(crate) const QUEUE_BYTES: u64 = 16 << 20;
+/// The longest range one thread makes blank before it looks at the queue again, in bytes.
+const BLANK_STEP_BYTES: u64 = 64 << 20;
+
+const _: () = assert!(BLANK_STEP_BYTES <= RANGE_MAX);
+
+/// What became of a submitted frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameOutcome {
+    /// Which frame.
+    pub frame: FrameId,
+    /// Whether its content was right and is written (or was on the disk already). If not, it stays wanted.
+    pub written: bool,
+}
+
+/// How a range is made blank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blanking {
+    /// It reads as zeros afterwards.
+    Zeros,
+    /// The disk is told that it holds nothing.
+    Discard,
+}
+
+/// A range of the disk, in bytes, that is to be blank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Blank {
+    pub(crate) range: Range<u64>,
+    pub(crate) with: Blanking,
+}
+
+/// A frame as it is stored, within a payload that carries several.
+struct Job {
+    frame: FrameId,
+    payload: Arc<Vec<u8>>,
+    stored: Range<usize>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Job>,
+    queued_bytes: u64,
+    /// Jobs that a thread has taken and not finished.
+    running: usize,
+    blank: VecDeque<Blank>,
+    /// Whether blanking may begin: not before a frame has come, so that a deploy nobody feeds leaves the disk alone.
+    blanking_allowed: bool,
+    blanking: bool,
+    cleared: bool,
+    outcomes: VecDeque<FrameOutcome>,
+    failure: Option<DeployError>,
+    stop: bool,
+    counts: Counts,
+}
+
+/// What the threads have done.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) written_frames: u64,
+    pub(crate) written_bytes: u64,
+    pub(crate) rejected_frames: u64,
+    pub(crate) zeroed_bytes: u64,
+}
+
+struct Shared {
+    surface: Arc<Surface>,
+    hold: Hold,
+    /// Right frames that the clearing hits: written again just after it.
+    rewrite: Mutex<Vec<(FrameId, AlignedBuffer)>>,
+    observer: DeployObserver,
+    total_bytes: u64,
+    state: Mutex<State>,
+    /// Something to do, or time to stop.
+    work: Condvar,
+    /// Something was done: there is room, or nothing is left.
+    done: Condvar,
+    /// Held by whoever clears, so that no other thread writes before that.
+    clearing: Mutex<()>,
+}
+
+/// The queue and its threads.
+pub(crate) struct Pipeline {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What a pipeline starts with.
+pub(crate) struct PipelineSetup {
+    pub(crate) surface: Arc<Surface>,
+    pub(crate) hold: Hold,
+    pub(crate) rewrite: Vec<(FrameId, AlignedBuffer)>,
+    /// What is to be blank and is not.
+    pub(crate) blank: Vec<Blank>,
+    /// Raw bytes of all wanted frames.
+    pub(crate) total_bytes: u64,
+    pub(crate) observer: DeployObserver,
+    pub(crate) threads: usize,
+}
+
+impl Pipeline {
+    pub(crate) fn start(setup: PipelineSetup) -> Pipeline {
+        let shared = Arc::new(Shared {
+            surface: setup.surface,
+            hold: setup.hold,
+            rewrite: Mutex::new(setup.rewrite),
+            observer: setup.observer,
+            total_bytes: setup.total_bytes,
+            state: Mutex::new(State {
+                blank: setup.blank.into(),
+                ..State::default()
+            }),
+            work: Condvar::new(),
+            done: Condvar::new(),
+            clearing: Mutex::new(()),
+        });
+        let threads = (0..setup.threads)
+            .map(|_| {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || shared.run())
+            })
+            .collect();
+        Pipeline { shared, threads }
+    }
+
+    /// Queues frames whose stored bytes follow each other in `payload`. Blocks while the queue is full.
+    pub(crate) fn submit(
+        &self,
+        frames: &[(FrameId, Range<usize>)],
+        payload: Vec<u8>,
+    ) -> Result<(), DeployError> {
+        let payload = Arc::new(payload);
+        let mut state = self.shared.state();
+        while state.queued_bytes >= QUEUE_BYTES && state.failure.is_none() {
+            state = self
+                .shared
+                .done
+                .wait(state)
+                .expect("no thread panics while it holds the lock");
+        }
+        state.check()?;
+        for (frame, stored) in frames {
+            state.queued_bytes += stored.len() as u64;
+            let payload = Arc::clone(&payload);
+            state.queue.push_back(Job {
+                frame: *frame,
+                payload,
+                stored: stored.clone(),
+            });
+        }
+        self.shared.work.notify_all();
+        Ok(())
+    }
+
+    /// Reports a frame that needed no work, or was not worth any.
+    pub(crate) fn settle_at_once(&self, outcome: FrameOutcome) {
+        self.shared.state().outcomes.push_back(outcome);
+    }
+
+    pub(crate) fn try_outcome(&self) -> Option<FrameOutcome> {
+        self.shared.state().outcomes.pop_front()
+    }
+
+    pub(crate) fn backlog_bytes(&self) -> u64 {
+        self.shared.state().queued_bytes
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        let state = self.shared.state();
+        state.queued_bytes < QUEUE_BYTES || state.failure.is_some()
+    }
+
+    pub(crate) fn failure(&self) -> Option<DeployError> {
+        self.shared.state().failure.clone()
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.shared.state().counts
+    }
+
+    /// Waits until everything queued is written, everything blank is zeroed, and the disk has flushed its cache.
+    pub(crate) fn drain(&self) -> Result<(), DeployError> {
+        // A disk that differs in its tables only is cleared too: from here on it is being written.
+        self.shared.ensure_cleared()?;
+        let mut state = self.shared.state();
+        state.blanking_allowed = true;
+        self.shared.work.notify_all();
+        while !state.is_idle() && state.failure.is_none() {
+            state = self
+                .shared
+                .done
+                .wait(state)
+                .expect("no thread panics while it holds the lock");
+        }
+        state.check()?;
+        drop(state);
+        self.shared.surface.flush()
+    }
+
+    /// Writes the tables: see [`Hold::commit`].
+    pub(crate) fn commit(&self) -> Result<(), DeployError> {
+        self.shared.hold.commit(&self.shared.surface)
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.shared.state().stop = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a writer thread panicked");
+            }
+        }
+    }
+}
+
+impl State {
+    fn check(&self) -> Result<(), DeployError> {
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.running == 0 && self.blank.is_empty() && !self.blanking
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("no thread panics while it holds the lock")
+    }
+
+    /// What each thread does until it is told to stop, or the disk fails.
+    fn run(&self) {
+        let mut buffer = Surface::buffer();
+        let mut unpacker = match zstd::bulk::Decompressor::new() {
+            Ok(unpacker) => unpacker,
+            Err(error) => return log::error!("no memory for a decompressor: {error}"),
+        };
+        let mut state = self.state();
+        while !state.stop && state.failure.is_none() {
+            if let Some(job) = state.queue.pop_front() {
+                state.running += 1;
+                drop(state);
+                let written = self.write(&job, &mut unpacker, &mut buffer);
+                state = self.state();
+                state.running -= 1;
+                state.queued_bytes -= job.stored.len() as u64;
+                let progress = self.account(&mut state, job.frame, written);
+                self.done.notify_all();
+                if let Some(event) = progress {
+                    drop(state);
+                    (self.observer)(event);
+                    state = self.state();
+                }
+            } else if let Some(blank) = state.next_blank() {
+                state.blanking = true;
+                drop(state);
+                let blanked = self.blank(&blank);
+                state = self.state();
+                state.blanking = false;
+                match blanked {
+                    Ok(bytes) => state.counts.zeroed_bytes += bytes,
+                    Err(error) => _ = state.failure.get_or_insert(error),
+                }
+                self.done.notify_all();
+                // Whoever sleeps may take the next piece.
+                self.work.notify_one();
+            } else {
+                state = self
+                    .work
+                    .wait(state)
+                    .expect("no thread panics while it holds the lock");
+            }
+        }
+        // The others and whoever waits must see the failure.
+        drop(state);
+        self.work.notify_all();
+        self.done.notify_all();
+    }
+
+    /// Unpacks, checks and writes one frame. False when its content is wrong: then nothing is written.
+    fn write(
+        &self,
+        job: &Job,
+        unpacker: &mut zstd::bulk::Decompressor<'_>,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<bool, DeployError> {
+        let stored = &job.payload[job.stored.clone()];
+        if !self.surface.unpack(job.frame, stored, unpacker, buffer) {
+            return Ok(false);
+        }
+        self.ensure_cleared()?;
+        if Hold::withholds(job.frame) {
+            self.hold.put(&self.surface, buffer);
+        } else {
+            self.surface.write(job.frame, buffer)?;
+        }
+        Ok(true)
+    }
+
+    fn account(
+        &self,
+        state: &mut State,
+        frame: FrameId,
+        written: Result<bool, DeployError>,
+    ) -> Option<DeployEvent> {
+        match written {
+            Ok(true) => {
+                let bytes = self.surface.bytes_on_disk(frame) as u64;
+                state.counts.written_frames += 1;
+                state.counts.written_bytes += bytes;
+                state.outcomes.push_back(FrameOutcome {
+                    frame,
+                    written: true,
+                });
+                return Some(DeployEvent {
+                    phase: DeployPhase::Write,
+                    done_bytes: state.counts.written_bytes.min(self.total_bytes),
+                    total_bytes: self.total_bytes,
+                });
+            }
+            Ok(false) => {
+                state.counts.rejected_frames += 1;
+                state.outcomes.push_back(FrameOutcome {
+                    frame,
+                    written: false,
+                });
+            }
+            Err(error) => _ = state.failure.get_or_insert(error),
+        }
+        None
+    }
+
+    /// Makes one range of the disk blank; gives how many bytes read as zeros now.
+    fn blank(&self, blank: &Blank) -> Result<u64, DeployError> {
+        let bytes = blank.range.end - blank.range.start;
+        match blank.with {
+            Blanking::Zeros => self.surface.zero(blank.range.start, bytes).map(|()| bytes),
+            Blanking::Discard => {
+                self.surface.target.device.discard(blank.range.start, bytes);
+                Ok(0)
+            }
+        }
+    }
+
+    /// Before the first write of a deploy, what could boot is cleared; all threads wait for it.
+    fn ensure_cleared(&self) -> Result<(), DeployError> {
+        let _clearing = self
+            .clearing
+            .lock()
+            .expect("no thread panics while it clears");
+        if self.state().cleared {
+            return Ok(());
+        }
+        self.hold.clear(&self.surface)?;
+        for (frame, content) in self
+            .rewrite
+            .lock()
+            .expect("no thread panics while it clears")
+            .drain(..)
+        {
+            self.surface.write(frame, &content)?;
+        }
+        let mut state = self.state();
+        state.cleared = true;
+        state.blanking_allowed = true;
+        self.work.notify_all();
+        Ok(())
+    }
+}
+
+impl State {
+    /// Takes the next piece of what is to be blank, if its time has come. One thread at a time: the others write.
+    fn next_blank(&mut self) -> Option<Blank> {
+        if !self.blanking_allowed || self.blanking {
+            return None;
+        }
+        let mut blank = self.blank.pop_front()?;
+        let cut = blank.range.start.saturating_add(BLANK_STEP_BYTES);
+        if cut < blank.range.end {
+            self.blank.push_front(Blank {
+                range: cut..blank.range.end,
+                with: blank.with,
+            });
+            blank.range.end = cut;
+        }
+        Some(blank)
+    }
+}
