@@ -1,1 +1,4 @@
 //! The test room: it sees every other room and is seen by none.
+
+pub mod lab;
+pub mod sim;

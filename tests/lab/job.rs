@@ -1,0 +1,61 @@
+//! A job as `netflash job … --json` shows it: only what an operator looks at.
+
+use serde::Deserialize;
+
+/// One machine's job.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct JobView {
+    /// The server's number for it.
+    pub id: u64,
+    /// The machine's name.
+    pub machine_name: String,
+    /// One word.
+    pub state: String,
+    /// Why it stands there; the error when it failed.
+    pub reason: String,
+    /// How far it is; of the agent's present run.
+    pub progress: Option<ProgressView>,
+    /// How it went.
+    pub report: Option<ReportView>,
+}
+
+/// How far a job is.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct ProgressView {
+    /// Bytes of datagrams received.
+    pub received_bytes: u64,
+    /// Raw bytes right on the disk.
+    pub done_bytes: u64,
+    /// Raw bytes in use.
+    pub total_bytes: u64,
+}
+
+/// How a job went.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ReportView {
+    /// Seconds from taking the job to the last flush.
+    pub seconds: f64,
+    /// Bytes of datagrams received in the run that finished.
+    pub received_bytes: u64,
+    /// Repair symbols received.
+    pub repair_symbols: u64,
+    /// Everything was read back and is right.
+    pub verified: bool,
+}
+
+impl JobView {
+    /// The image is on the disk.
+    pub fn is_done(&self) -> bool {
+        self.state == "done"
+    }
+
+    /// It did not work, and will not.
+    pub fn has_failed(&self) -> bool {
+        self.state == "failed" || self.state == "cancelled"
+    }
+
+    /// Bytes of datagrams received in the present run.
+    pub fn received_bytes(&self) -> u64 {
+        self.progress.map_or(0, |progress| progress.received_bytes)
+    }
+}

@@ -1,0 +1,185 @@
+//! QEMU's command line for a machine.
+//!
+//! Always TCG and `-cpu qemu64`, so that a run is the same everywhere, and
+//! `-no-reboot`: a guest's reboot ends QEMU, and the disk can be looked at
+//! while the machine is off.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+
+use super::spec::{Boot, Bus, DiskFault, DiskSpec, Firmware, MachineSpec, Nic};
+
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// Names below a machine's directory.
+pub(super) fn qmp_path(directory: &Path) -> PathBuf {
+    directory.join("qmp.sock")
+}
+
+/// The serial log of one run, counted from 1.
+pub(super) fn serial_path(directory: &Path, run: u32) -> PathBuf {
+    directory.join(format!("serial-{run}.log"))
+}
+
+/// The command that is this machine, switched on. Files live in `directory`.
+pub(super) fn command(spec: &MachineSpec, directory: &Path, run: u32) -> Result<Command> {
+    // QEMU gets the signal when its chassis dies: a machine never outlives the room.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+        .args(["-accel", "tcg", "-cpu", "qemu64", "-smp", "1"])
+        .args(["-nodefaults", "-no-user-config", "-display", "none"])
+        .args(["-no-reboot", "-name", &spec.name])
+        .args(["-m", &spec.memory_mib.to_string()])
+        .args(["-uuid", &spec.uuid()])
+        .arg("-smbios")
+        .arg(format!(
+            "type=1,manufacturer=netflash,product=lab,serial={},uuid={}",
+            spec.serial(),
+            spec.uuid()
+        ))
+        .arg("-qmp")
+        .arg(format!(
+            "unix:{},server=on,wait=off",
+            qmp_path(directory).display()
+        ))
+        .arg("-chardev")
+        .arg(format!(
+            "file,id=serial0,path={}",
+            serial_path(directory, run).display()
+        ))
+        .args(["-serial", "chardev:serial0"])
+        .args(["-device", "virtio-rng-pci"]);
+    firmware(&mut command, spec, directory)?;
+    network(&mut command, spec);
+    for (position, disk) in spec.disks.iter().enumerate() {
+        attach(&mut command, disk, position, directory)?;
+    }
+    if let Boot::Kernel {
+        kernel,
+        initrd,
+        append,
+    } = &spec.boot
+    {
+        command
+            .arg("-kernel")
+            .arg(kernel)
+            .arg("-initrd")
+            .arg(initrd)
+            .args(["-append", append]);
+    }
+    let log = fs::File::create(directory.join(format!("qemu-{run}.log")))
+        .context("creating QEMU's log")?;
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("sharing QEMU's log")?)
+        .stderr(log);
+    Ok(command)
+}
+
+fn firmware(command: &mut Command, spec: &MachineSpec, directory: &Path) -> Result<()> {
+    match spec.firmware {
+        // graphics=off sends the firmware's own text to the serial line.
+        Firmware::Bios => {
+            command.args(["-M", "pc,graphics=off"]);
+        }
+        Firmware::Uefi => {
+            let variables = directory.join("ovmf-variables.fd");
+            if !variables.exists() {
+                fs::copy(OVMF_VARIABLES, &variables)
+                    .with_context(|| format!("copying {OVMF_VARIABLES} (package ovmf)"))?;
+            }
+            command
+                .args(["-M", "q35"])
+                .arg("-drive")
+                .arg(format!(
+                    "if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}"
+                ))
+                .arg("-drive")
+                .arg(format!(
+                    "if=pflash,format=raw,unit=1,file={}",
+                    variables.display()
+                ));
+        }
+    }
+    Ok(())
+}
+
+fn network(command: &mut Command, spec: &MachineSpec) {
+    let model = match spec.nic {
+        Nic::Virtio => "virtio-net-pci",
+        Nic::E1000 => "e1000",
+    };
+    let rom = match (spec.firmware, &spec.boot) {
+        // Without a ROM, OVMF uses its own PXE: the road of a real UEFI machine.
+        (Firmware::Uefi, _) | (_, Boot::Kernel { .. }) => ",romfile=",
+        (Firmware::Bios, Boot::Network) => "",
+    };
+    command
+        .arg("-netdev")
+        .arg(format!(
+            "tap,id=net0,ifname={},script=no,downscript=no",
+            spec.tap()
+        ))
+        .arg("-device")
+        .arg(format!(
+            "{model},id=nic0,netdev=net0,mac={},bootindex=1{rom}",
+            spec.mac()
+        ));
+}
+
+fn attach(command: &mut Command, disk: &DiskSpec, position: usize, directory: &Path) -> Result<()> {
+    let id = format!("drive{position}");
+    // The lab compares disks through the page cache of this machine and cuts no
+    // power: flushing to the real disk would only slow everybody down.
+    let mut drive = format!("if=none,id={id},format=raw,cache=unsafe,discard=unmap");
+    match &disk.fault {
+        None => drive.push_str(&format!(",file={}", disk.path.display())),
+        Some(DiskFault::WriteError { sector }) => {
+            let rules = directory.join(format!("fault{position}.conf"));
+            fs::write(
+                &rules,
+                format!(
+                    "[inject-error]\nevent = \"write_aio\"\nerrno = \"5\"\n\
+                     sector = \"{sector}\"\nonce = \"off\"\n"
+                ),
+            )
+            .context("writing the fault rules")?;
+            drive.push_str(&format!(
+                ",werror=report,rerror=report,file.driver=blkdebug,file.config={},\
+                 file.image.filename={}",
+                rules.display(),
+                disk.path.display()
+            ));
+        }
+    }
+    command.arg("-drive").arg(drive);
+    let serial = &disk.serial;
+    let order = format!("bootindex={}", position + 2);
+    let device = match disk.bus {
+        Bus::Virtio => format!("virtio-blk-pci,drive={id},serial={serial},{order}"),
+        Bus::Nvme => format!("nvme,drive={id},serial={serial},{order}"),
+        Bus::Ahci => {
+            command
+                .arg("-device")
+                .arg(format!("ahci,id=ahci{position}"));
+            format!("ide-hd,bus=ahci{position}.0,drive={id},serial={serial},{order}")
+        }
+        Bus::Usb => {
+            command
+                .arg("-device")
+                .arg(format!("qemu-xhci,id=xhci{position}"));
+            format!(
+                "usb-storage,bus=xhci{position}.0,drive={id},serial={serial},removable=on,{order}"
+            )
+        }
+    };
+    command.arg("-device").arg(device);
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! A real `netflash serve` in the room, and the command line that talks to it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{
+    job::JobView,
+    patience::wait_until,
+    programs::Programs,
+    room::{Machine, Room, SERVER_ADDRESS, SERVER_INTERFACE},
+    shell,
+};
+
+/// The server makes its keys and answers within this time.
+const SERVER_STARTS: Duration = Duration::from_secs(30);
+
+/// What the server of a room is told.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Cap of a session in bits per second, `40M`.
+    pub rate: String,
+    /// Seconds a session waits, after its first machine, for the others.
+    pub wait_seconds: u32,
+}
+
+impl Default for ServerOptions {
+    /// What emulated machines on two cores can take.
+    fn default() -> ServerOptions {
+        ServerOptions {
+            rate: "40M".to_owned(),
+            wait_seconds: 120,
+        }
+    }
+}
+
+/// A running server; it ends with this value.
+pub struct ServerProcess<'room> {
+    room: &'room Room,
+    netflash: PathBuf,
+    directory: PathBuf,
+    process: Child,
+}
+
+impl<'room> ServerProcess<'room> {
+    /// Writes the configuration, starts the server and waits for its first answer.
+    pub fn start(
+        room: &'room Room,
+        programs: &Programs,
+        options: &ServerOptions,
+    ) -> Result<ServerProcess<'room>> {
+        let netflash = programs.netflash()?;
+        let directory = room.directory().join("server");
+        fs::create_dir_all(&directory).context("creating the server's directory")?;
+        fs::write(
+            directory.join("netflash.toml"),
+            configuration(programs, options)?,
+        )
+        .context("writing netflash.toml")?;
+        let log = fs::File::create(room.directory().join("server.log"))
+            .context("creating the server's log")?;
+        let process = room
+            .server_command(&netflash)
+            .arg("--dir")
+            .arg(&directory)
+            .arg("serve")
+            .stdout(log.try_clone().context("sharing the server's log")?)
+            .stderr(log)
+            .spawn()
+            .context("starting netflash serve")?;
+        let mut server = ServerProcess {
+            room,
+            netflash,
+            directory,
+            process,
+        };
+        wait_until("the server's first answer", SERVER_STARTS, || {
+            server.check_alive()?;
+            Ok(server.ask(&["status"]).is_ok())
+        })?;
+        Ok(server)
+    }
+
+    /// Runs `netflash --json` with these words against the server; the printed result.
+    pub fn ask(&self, words: &[&str]) -> Result<Value> {
+        let text = shell::text(self.client().arg("--json").args(words))?;
+        if text.trim().is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&text)
+            .with_context(|| format!("netflash {} prints no JSON: {text}", words.join(" ")))
+    }
+
+    /// Makes a machine of the room known, with its chassis as power control.
+    pub fn add_machine(&self, machine: &Machine) -> Result<()> {
+        let spec = machine.spec();
+        let power = format!("chassis:{}", machine.control_socket().display());
+        let mac = spec.mac();
+        self.ask(&[
+            "machine", "add", &spec.name, "--mac", &mac, "--power", &power,
+        ])?;
+        Ok(())
+    }
+
+    /// Arms these machines, by name, to be flashed with one image in one session.
+    pub fn flash(&self, image: &str, machines: &[&str], disk: &str) -> Result<()> {
+        let names = machines.join(",");
+        self.ask(&[
+            "job",
+            "flash",
+            image,
+            "--machines",
+            &names,
+            "--disk",
+            disk,
+            "--yes",
+        ])?;
+        Ok(())
+    }
+
+    /// The latest job of a machine.
+    pub fn job_of(&self, machine: &str) -> Result<JobView> {
+        let answer = self.ask(&["job", "list"])?;
+        let jobs = answer.get("jobs").unwrap_or(&answer).clone();
+        let jobs: Vec<JobView> =
+            serde_json::from_value(jobs).context("understanding netflash job list --json")?;
+        jobs.into_iter()
+            .filter(|job| job.machine_name == machine)
+            .max_by_key(|job| job.id)
+            .with_context(|| format!("the server has no job of {machine}"))
+    }
+
+    /// The server's data directory, for `--dir` and `NETFLASH_DIR`.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What the server wrote so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.room.directory().join("server.log")).unwrap_or_default()
+    }
+
+    fn client(&self) -> Command {
+        let mut command = self.room.server_command(&self.netflash);
+        command.arg("--dir").arg(&self.directory);
+        command
+    }
+
+    fn check_alive(&mut self) -> Result<()> {
+        let ended = self.process.try_wait().context("looking at the server")?;
+        ensure!(
+            ended.is_none(),
+            "netflash serve ended: {}",
+            self.log().trim()
+        );
+        Ok(())
+    }
+}
+
+impl Drop for ServerProcess<'_> {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String> {
+    let lab = programs.lab()?;
+    let button = |name: &str| format!("{name} = [{lab:?}, \"power\", \"{{address}}\", \"{name}\"]");
+    Ok(format!(
+        "[listen]\n\
+         address = \"{SERVER_ADDRESS}\"\n\
+         [boot]\n\
+         appliance = {appliance:?}\n\
+         console = \"console=ttyS0,115200\"\n\
+         # An emulated CPU that does not get its turn in time fails the kernel's timer check.\n\
+         kernel_extra = \"no_timer_check mitigations=off nokaslr\"\n\
+         [dhcp]\n\
+         interface = \"{SERVER_INTERFACE}\"\n\
+         range = [\"10.77.0.50\", \"10.77.0.200\"]\n\
+         [multicast]\n\
+         interface = \"{SERVER_INTERFACE}\"\n\
+         rate = \"{rate}\"\n\
+         wait_seconds = {wait}\n\
+         [power.chassis]\n\
+         driver = \"command\"\n\
+         {on}\n{off}\n{cycle}\n{status}\n",
+        appliance = programs.appliance()?,
+        rate = options.rate,
+        wait = options.wait_seconds,
+        on = button("on"),
+        off = button("off"),
+        cycle = button("cycle"),
+        status = button("status"),
+    ))
+}

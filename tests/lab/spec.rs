@@ -1,0 +1,151 @@
+//! What a machine of the lab is made of, as plain data: the chassis process
+//! reads it from a file.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MachineSpec {
+    /// Short name, `lab-1`.
+    pub name: String,
+    /// Number in the room, from 1; MAC, tap and serial numbers follow from it.
+    pub number: u8,
+    /// Firmware.
+    pub firmware: Firmware,
+    /// Network card.
+    pub nic: Nic,
+    /// Disks, in firmware order.
+    pub disks: Vec<DiskSpec>,
+    /// RAM in MiB.
+    pub memory_mib: u32,
+    /// What happens at power-on.
+    pub boot: Boot,
+}
+
+/// Firmware of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Firmware {
+    /// SeaBIOS; network boot by the card's iPXE ROM.
+    Bios,
+    /// OVMF; network boot by the firmware's own PXE.
+    Uefi,
+}
+
+/// Network card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nic {
+    /// virtio-net.
+    Virtio,
+    /// Intel 82540EM, driver e1000.
+    E1000,
+}
+
+/// Controller a disk hangs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bus {
+    /// virtio-blk, `/dev/vda`.
+    Virtio,
+    /// NVMe, `/dev/nvme0n1`.
+    Nvme,
+    /// AHCI SATA, `/dev/sda`.
+    Ahci,
+    /// A removable USB stick.
+    Usb,
+}
+
+/// One disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DiskSpec {
+    /// Raw file; made sparse and blank by the room when absent.
+    pub path: PathBuf,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Controller.
+    pub bus: Bus,
+    /// Serial number the machine reports.
+    pub serial: String,
+    /// What is wrong with it.
+    pub fault: Option<DiskFault>,
+}
+
+/// A disk's fault.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFault {
+    /// Every write that touches this 512-byte sector fails with EIO.
+    WriteError {
+        /// Sector number.
+        sector: u64,
+    },
+}
+
+/// What happens at power-on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Boot {
+    /// Network first, then the first disk.
+    Network,
+    /// A kernel loaded by QEMU, which spares minutes of emulated firmware.
+    Kernel {
+        /// bzImage, or vmlinux with a PVH entry.
+        kernel: PathBuf,
+        /// One file; concatenated cpio archives are fine.
+        initrd: PathBuf,
+        /// Kernel command line.
+        append: String,
+    },
+}
+
+impl MachineSpec {
+    /// A network-booting machine with 512 MiB of RAM and no disk yet.
+    pub fn new(number: u8, firmware: Firmware, nic: Nic) -> MachineSpec {
+        MachineSpec {
+            name: format!("lab-{number}"),
+            number,
+            firmware,
+            nic,
+            disks: Vec::new(),
+            memory_mib: 512,
+            boot: Boot::Network,
+        }
+    }
+
+    /// Adds a blank disk on the given bus; the file lies in `directory`.
+    #[must_use]
+    pub fn disk(mut self, directory: &std::path::Path, bus: Bus, bytes: u64) -> MachineSpec {
+        let position = self.disks.len();
+        self.disks.push(DiskSpec {
+            path: directory.join(format!("{}-disk{position}.raw", self.name)),
+            bytes,
+            bus,
+            serial: format!("LAB{:02}D{position}", self.number),
+            fault: None,
+        });
+        self
+    }
+
+    /// Hardware address, `52:54:00:77:00:NN`.
+    pub fn mac(&self) -> String {
+        format!("52:54:00:77:00:{:02x}", self.number)
+    }
+
+    /// SMBIOS UUID.
+    pub fn uuid(&self) -> String {
+        format!("6e657466-6c61-4368-8000-5254007700{:02x}", self.number)
+    }
+
+    /// SMBIOS system serial number.
+    pub fn serial(&self) -> String {
+        format!("LAB-SN-{:04}", self.number)
+    }
+
+    /// Its port on the bridge.
+    pub fn tap(&self) -> String {
+        format!("t{}", self.number)
+    }
+}
