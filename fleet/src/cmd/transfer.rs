@@ -1,0 +1,100 @@
+//! What `send` and `receive` have in common: keys, the result, and how a rate is shown.
+
+use std::{fs, path::Path, time::Duration};
+
+use anyhow::{Context, ensure};
+use netflash_multicast::{KeyError, SigningKey};
+use serde::Serialize;
+
+/// A shared secret shorter than this is no secret, in bytes.
+const SECRET_BYTES_MIN: usize = 16;
+/// Separates keys made from one secret for different ends.
+const SIGNING_CONTEXT: &str = "netflash 2026 session signing key of a shared secret";
+
+/// The result of a transfer, as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub(crate) struct TransferResult {
+    pub(crate) image_id: String,
+    pub(crate) seconds: f64,
+    pub(crate) wire_bytes: u64,
+    pub(crate) datagrams: u64,
+    pub(crate) source_symbols: u64,
+    pub(crate) repair_symbols: u64,
+    pub(crate) receivers: Vec<ReceiverResult>,
+}
+
+/// One machine of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct ReceiverResult {
+    pub(crate) name: String,
+    pub(crate) seconds: f64,
+    pub(crate) received_bytes: u64,
+    pub(crate) lost_symbols: u64,
+    pub(crate) verified: bool,
+}
+
+/// The signing key of a session: of the shared secret, or a fresh one.
+pub(crate) fn signing_key(key_file: Option<&Path>) -> anyhow::Result<SigningKey> {
+    match key_file {
+        Some(path) => key_of_secret(path),
+        None => SigningKey::generate().map_err(|error: KeyError| error.into()),
+    }
+}
+
+/// The key that everybody with the secret in this file computes.
+pub(crate) fn key_of_secret(path: &Path) -> anyhow::Result<SigningKey> {
+    let secret = fs::read(path).with_context(|| format!("reading key file {}", path.display()))?;
+    ensure!(
+        secret.len() >= SECRET_BYTES_MIN,
+        "key file {} has {} bytes; a secret needs at least {SECRET_BYTES_MIN}",
+        path.display(),
+        secret.len()
+    );
+    let seed = blake3::derive_key(SIGNING_CONTEXT, &secret);
+    Ok(SigningKey::from_seed(&seed))
+}
+
+/// Seconds with milliseconds.
+pub(crate) fn seconds(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e3).round() / 1e3
+}
+
+/// A share of a whole in per cent; all of nothing is everything.
+pub(crate) fn percent(part: u64, whole: u64) -> u64 {
+    (part.min(whole) * 100).checked_div(whole).unwrap_or(100)
+}
+
+/// Megabytes per second.
+pub(crate) fn megabytes_per_second(bytes: u64, span: Duration) -> f64 {
+    bytes as f64 / 1e6 / span.as_secs_f64().max(1e-3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_gives_everybody_the_same_key() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("key");
+        fs::write(&path, "sixteen bytes or more").expect("written");
+        let keys = [key_of_secret(&path), signing_key(Some(&path))];
+        let keys = keys.map(|key| key.expect("long enough").verify_key());
+        assert_eq!(keys[0], keys[1]);
+    }
+
+    #[test]
+    fn a_short_secret_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("key");
+        fs::write(&path, "short").expect("written");
+        let error = key_of_secret(&path).expect_err("too short");
+        assert!(error.to_string().contains("at least 16"), "{error}");
+    }
+
+    #[test]
+    fn all_of_nothing_is_everything() {
+        assert_eq!(percent(0, 0), 100);
+        assert_eq!(percent(1, 3), 33);
+    }
+}

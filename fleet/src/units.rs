@@ -1,0 +1,103 @@
+//! Rates, durations and groups as people write them.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+
+/// Group and port of a session when nothing else is said: in the organisation's own range (RFC 2365), and on an
+/// Ethernet address that no switch floods as link-local.
+pub const DEFAULT_GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 192, 78, 70), 9078);
+
+/// Bits per second, as `900M`, `2.5G`, `100k` or a bare number.
+pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
+    let (number, factor) = match text.chars().last() {
+        Some('k' | 'K') => (&text[..text.len() - 1], 1e3),
+        Some('M') => (&text[..text.len() - 1], 1e6),
+        Some('G') => (&text[..text.len() - 1], 1e9),
+        _ => (text, 1.0),
+    };
+    let number: f64 = number.parse().unwrap_or(f64::NAN);
+    let bits = number * factor;
+    if bits.is_finite() && (100e3..=1e12).contains(&bits) {
+        Ok(bits as u64)
+    } else {
+        Err("expected bits per second from 100k to 1000G, such as 900M".to_owned())
+    }
+}
+
+/// A duration, as `500ms`, `60s`, `5m`, `2h` or bare seconds.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let millis_each = match &text[digits.len()..] {
+        "ms" => Some(1),
+        "" | "s" => Some(1_000),
+        "m" | "min" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let whole: Option<u64> = digits.parse().ok();
+    whole
+        .zip(millis_each)
+        .and_then(|(whole, each)| whole.checked_mul(each))
+        .map(Duration::from_millis)
+        .ok_or_else(|| "expected a duration such as 60s, 500ms or 5m".to_owned())
+}
+
+/// A multicast group with or without a port, `239.192.78.70:9078`.
+pub(crate) fn parse_group(text: &str) -> Result<SocketAddrV4, String> {
+    let group = text.parse().or_else(|_| {
+        let address = text.parse::<Ipv4Addr>();
+        address.map(|address| SocketAddrV4::new(address, DEFAULT_GROUP.port()))
+    });
+    match group {
+        Ok(group) if group.ip().is_multicast() => Ok(group),
+        _ => Err("expected a multicast group, 224.0.1.0 to 239.255.255.255[:port]".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_rate_has_a_unit_or_none() {
+        assert_eq!(parse_rate("900M"), Ok(900_000_000));
+        assert_eq!(parse_rate("2.5G"), Ok(2_500_000_000));
+        assert_eq!(parse_rate("250000"), Ok(250_000));
+        for wrong in ["", "M", "-5M", "1", "fast", "9e99G", "NaN"] {
+            assert!(parse_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_duration_has_a_unit_or_means_seconds() {
+        assert_eq!(parse_duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(parse_duration("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
+        for wrong in ["", "s", "1x", "99999999999999999999s", "-1s"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_group_needs_no_port_but_must_be_multicast() {
+        assert_eq!(
+            parse_group("239.1.2.3").map(|group| group.port()),
+            Ok(DEFAULT_GROUP.port())
+        );
+        assert_eq!(parse_group("239.1.2.3:5").map(|group| group.port()), Ok(5));
+        assert!(parse_group("10.0.0.1").is_err());
+        assert!(parse_group("room").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,12}") {
+            let _ = (parse_rate(&text), parse_duration(&text), parse_group(&text));
+        }
+    }
+}
