@@ -86,6 +86,25 @@ impl Layout {
         }
     }
 
+    /// The blocks of a preamble: equal ones of about the size of payload blocks, the last shorter.
+    /// Both ends cut it alike, knowing only its length and the symbol size.
+    pub(crate) fn of_preamble(preamble_bytes: u32, symbol_bytes: u16) -> Layout {
+        const TARGET_BYTES: u32 = 3 << 19;
+        let symbol_bytes = u32::from(symbol_bytes);
+        let block_bytes = (TARGET_BYTES / symbol_bytes).min(1024) * symbol_bytes;
+        let whole = (preamble_bytes / block_bytes) as usize;
+        let mut blocks = vec![block_bytes; whole];
+        blocks.extend(Some(preamble_bytes % block_bytes).filter(|&rest| rest > 0));
+        Layout { blocks }
+    }
+
+    /// Source symbols of block `index`, or `None` beyond the last.
+    pub(crate) fn symbols(&self, index: u32, symbol_bytes: u16) -> Option<u16> {
+        // A block of MAX_BLOCK_BYTES has 8192 symbols of the smallest size.
+        self.bytes(index)
+            .map(|bytes| bytes.div_ceil(u32::from(symbol_bytes)) as u16)
+    }
+
     /// Number of blocks.
     pub fn len(&self) -> u32 {
         self.blocks.len() as u32

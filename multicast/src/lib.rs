@@ -4,6 +4,7 @@
 //! `docs/PROTOCOL.md`; forward error correction is behind [`Fec`], and what a block means is behind
 //! [`BlockSource`] and [`BlockSink`]. The driver joins them to sockets, threads and clocks.
 
+mod bits;
 mod block;
 mod clock;
 mod driver;

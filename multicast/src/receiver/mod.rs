@@ -1,78 +1,440 @@
 //! The receiving half of the protocol, without sockets, clocks or threads.
+//!
+//! ```text
+//!            announce          preamble            begin()           all accepted
+//!   seeking ----------> joining -------> surveying -------> receiving -----------> settling
+//!                          |                |                ^     |                |    |
+//!                          |                |                +-----|--- rejected ---+    | settled
+//!                          v                v                      v                     v
+//!                        failed: session ended, sender silent, sink broken             done
+//!                                                                                        |
+//!                                        finished <--- announce acknowledges, or ends ---+
+//! ```
+//!
+//! [`Standing`] is where the machine stands, [`Session`] what the announces say, [`Table`] what is here and what lacks, [`Reporter`] what the
+//! sender hears of it.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::block::{Start, Verdict};
+use crate::block::{BlockId, Layout, Start, Verdict};
 use crate::clock::Instant;
 use crate::fec::{Fec, ReedSolomon};
+use crate::guard::guard;
+use crate::wire::{Announce, Data, Kind, Phase};
 
+mod assembly;
 mod config;
+mod early;
 mod event;
+mod reporter;
+mod session;
+mod standing;
+mod table;
+
+use early::Early;
+use reporter::{News, Reporter};
+use session::Session;
+use standing::Standing;
+use table::{Table, Taken};
 
 pub use config::{MAX_NAME_BYTES, ReceiverConfig};
 pub use event::{ReceiverError, ReceiverEvent, ReceiverStats};
+
+/// A change of phase is reported within this time.
+const HURRY: Duration = Duration::from_millis(5);
+/// Reports with which a machine takes its leave.
+const FAREWELLS: u32 = 3;
 
 /// One machine's receiver. Five verbs, and what the sink has to say.
 #[derive(Debug)]
 pub struct Receiver<F = ReedSolomon> {
     config: ReceiverConfig,
     fec: F,
+    standing: Standing,
+    over: bool,
+    early: Early,
+    preamble_parts: Vec<Vec<u8>>,
+    reporter: Reporter,
+    backlog_bytes: u64,
+    has_room: bool,
+    overflow: u32,
+    farewells: u32,
+    leaving: String,
+    events: VecDeque<ReceiverEvent>,
     stats: ReceiverStats,
 }
 
 impl<F: Fec> Receiver<F> {
     /// A receiver that looks for a session from `now` on.
-    pub fn new(_now: Instant, config: ReceiverConfig, fec: F) -> Receiver<F> {
+    pub fn new(now: Instant, config: ReceiverConfig, fec: F) -> Receiver<F> {
         Receiver {
             config,
             fec,
+            standing: Standing::new(now),
+            over: false,
+            early: Early::default(),
+            preamble_parts: Vec::new(),
+            reporter: Reporter::new(),
+            backlog_bytes: 0,
+            has_room: false,
+            overflow: 0,
+            farewells: 0,
+            leaving: String::new(),
+            events: VecDeque::new(),
             stats: ReceiverStats::default(),
         }
     }
 
     /// Takes a datagram that came to the group. Never fails: what is not understood is counted.
-    pub fn handle_datagram(&mut self, _now: Instant, _from: SocketAddr, _datagram: &[u8]) {
-        let _ = (&self.config, &self.fec);
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        if self.over {
+            return;
+        }
+        let understood = match Kind::of(datagram) {
+            Ok(Kind::Data) => self.handle_data(now, datagram),
+            Ok(Kind::Announce) => self.handle_announce(now, from, datagram),
+            _ => None,
+        };
+        if understood.is_none() {
+            self.stats.ignored += 1;
+        }
+    }
+
+    fn handle_data(&mut self, now: Instant, datagram: &[u8]) -> Option<()> {
+        let data = Data::parse(datagram).ok()?;
+        let Some(session) = &mut self.standing.session else {
+            return self.keep_early(datagram);
+        };
+        if !guard!("session", data.session == session.id) {
+            return None;
+        }
+        let right_size = data.bytes.len() == usize::from(session.symbol_bytes);
+        if !guard!("symbol_size", right_size) {
+            return None;
+        }
+        session.count(data.sequence);
+        self.stats.datagrams += 1;
+        self.standing.data_at = now;
+        self.standing.current = Some(data.block);
+        self.place(now, &data, datagram)
+    }
+
+    /// Puts a symbol of this session into its block.
+    fn place(&mut self, now: Instant, data: &Data<'_>, datagram: &[u8]) -> Option<()> {
+        let table = match data.block.is_preamble() {
+            true => &mut self.standing.preamble,
+            false => &mut self.standing.payload,
+        };
+        let Some(table) = table else {
+            // Symbols of the preamble come too late here, those of the payload too early.
+            if data.block.is_preamble() {
+                self.stats.unwanted += 1;
+                return Some(());
+            }
+            return self.keep_early(datagram);
+        };
+        let taken = table.take(
+            now,
+            data.block.index(),
+            data.symbol,
+            data.bytes,
+            &mut self.fec,
+        );
+        match taken {
+            Taken::Useful | Taken::Complete { .. } => {
+                let source = table.is_source(data.block.index(), data.symbol);
+                self.stats.useful_bytes += data.bytes.len() as u64;
+                self.stats.source_symbols += u64::from(source);
+                self.stats.repair_symbols += u64::from(!source);
+            }
+            Taken::Duplicate => self.stats.duplicates += 1,
+            Taken::Unwanted => self.stats.unwanted += 1,
+            Taken::NoRoom => self.stats.no_room += 1,
+            Taken::Broken => self.stats.rejected += 1,
+            Taken::Foreign => return None,
+        }
+        if let Taken::Complete { decoded } = taken {
+            self.stats.decoded += u64::from(decoded);
+            if data.block.is_preamble() {
+                self.collect_preamble(now);
+            }
+        }
+        Some(())
+    }
+
+    fn keep_early(&mut self, datagram: &[u8]) -> Option<()> {
+        if !self.early.keep(datagram) {
+            self.stats.no_room += 1;
+        }
+        Some(())
+    }
+
+    fn collect_preamble(&mut self, now: Instant) {
+        let Some(table) = &mut self.standing.preamble else {
+            return;
+        };
+        while let Some((index, payload)) = table.deliver() {
+            table.accept(index);
+            self.preamble_parts[index as usize] = payload;
+        }
+        if table.lacking() == 0 {
+            self.standing.preamble = None;
+            self.events
+                .push_back(ReceiverEvent::Preamble(self.preamble_parts.concat()));
+            self.preamble_parts = Vec::new();
+            self.enter(now, Phase::Surveying);
+        }
+    }
+
+    fn handle_announce(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Option<()> {
+        // Whether it concerns us is cheap to see; the signature is not, so it comes last.
+        let seen = Announce::peek(datagram).ok()?;
+        let concerns = match &self.standing.session {
+            Some(session) => session.continues(&seen),
+            None => Session::fits(&self.config, &seen),
+        };
+        if !concerns {
+            return None;
+        }
+        let announce = Announce::parse(datagram).ok()?;
+        let acked = announce.acked.contains(&self.config.id);
+        let ended = announce.ended;
+        match &mut self.standing.session {
+            Some(session) => session.update(now, from, announce),
+            None => self.join(now, from, &announce),
+        }
+        if self.standing.phase == Phase::Done && (guard!("done_ack", acked) || ended) {
+            self.finish(ReceiverEvent::Finished);
+        } else if ended {
+            let lacking = self.lacking();
+            self.finish(ReceiverEvent::Failed(ReceiverError::Ended { lacking }));
+        }
+        Some(())
+    }
+
+    fn join(&mut self, now: Instant, from: SocketAddr, announce: &Announce) {
+        let session = Session::join(now, from, announce);
+        let layout = Layout::of_preamble(session.preamble_bytes, session.symbol_bytes);
+        let blocks = layout.len() as usize;
+        self.standing.preamble = Some(Table::new(
+            layout,
+            session.symbol_bytes,
+            &vec![true; blocks],
+        ));
+        self.preamble_parts = vec![Vec::new(); blocks];
+        self.events.push_back(ReceiverEvent::Joined {
+            session: session.id,
+            object_id: session.object_id,
+            verify_key: session.verify_key,
+            from,
+        });
+        // A room that hears the same first announce does not answer in the same moment.
+        let interval = session.interval.as_micros() as u64;
+        let spread = u64::from((self.config.chance)() % 1024) * interval / 1024;
+        self.standing.session = Some(session);
+        self.reporter
+            .begin(now.after(Duration::from_micros(spread)));
+        for datagram in self.early.take_all() {
+            self.handle_data(now, &datagram);
+        }
     }
 
     /// Does what is due at `now`.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
-
-    /// Appends the next datagram to `out` and says to whom it goes (always the sender, unicast).
-    pub fn poll_transmit(&mut self, _now: Instant, _out: &mut Vec<u8>) -> Option<SocketAddr> {
-        None
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let Some(session) = &self.standing.session else {
+            return;
+        };
+        if self.over {
+            return;
+        }
+        if now.since(session.heard) >= self.config.silence {
+            let lacking = self.lacking();
+            // Who is done does not need the sender any more.
+            let event = match self.standing.phase {
+                Phase::Done => ReceiverEvent::Finished,
+                _ => ReceiverEvent::Failed(ReceiverError::Silent { lacking }),
+            };
+            return self.finish(event);
+        }
+        if now >= self.reporter.next() {
+            let spread = (self.config.chance)();
+            self.reporter.look(now, &self.standing, spread);
+        }
     }
 
-    /// The next thing to know or do.
+    /// Appends the next datagram to `out` and says to whom it goes (always the sender, unicast).
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<SocketAddr> {
+        let sender = self
+            .standing
+            .session
+            .as_ref()
+            .filter(|_| !self.over)?
+            .sender;
+        let news = News {
+            config: &self.config,
+            stats: &self.stats(),
+            backlog_bytes: self.backlog_bytes,
+            overflow: self.overflow,
+        };
+        if !self.reporter.write(now, &self.standing, &news, out) {
+            return None;
+        }
+        self.stats.reports += 1;
+        if self.standing.phase == Phase::Leaving {
+            self.farewells -= 1;
+            if self.farewells == 0 {
+                let reason = std::mem::take(&mut self.leaving);
+                self.finish(ReceiverEvent::Failed(ReceiverError::Sink(reason)));
+            }
+        }
+        Some(sender)
+    }
+
+    /// The next thing to know or do. After a [`ReceiverEvent::Block`] no other block follows before
+    /// [`set_pressure`](Receiver::set_pressure) has said again that there is room.
     pub fn poll_event(&mut self) -> Option<ReceiverEvent> {
-        None
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        if self.over || !guard!("sink_room", self.has_room) {
+            return None;
+        }
+        let (index, payload) = self.standing.payload.as_mut()?.deliver()?;
+        self.has_room = false;
+        Some(ReceiverEvent::Block {
+            block: BlockId(index),
+            payload,
+        })
     }
 
     /// When [`handle_timeout`](Receiver::handle_timeout) is due. Ask again after every other verb.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let session = self.standing.session.as_ref().filter(|_| !self.over)?;
+        Some(
+            self.reporter
+                .next()
+                .min(session.heard.after(self.config.silence)),
+        )
     }
 
-    /// What the sink made of the preamble. Meanwhile the receiver goes on: keep calling the five verbs.
-    pub fn begin(&mut self, _now: Instant, _start: Start) {}
+    /// What the sink made of the preamble. Meanwhile the receiver goes on: keep calling the verbs.
+    pub fn begin(&mut self, now: Instant, start: Start) {
+        let Some(session) = &self.standing.session else {
+            return;
+        };
+        if self.standing.phase != Phase::Surveying {
+            return;
+        }
+        if start.wanted.len() != start.layout.len() as usize {
+            let (layout, wanted) = (start.layout.len(), start.wanted.len());
+            return self.finish(ReceiverEvent::Failed(ReceiverError::Start {
+                layout,
+                wanted,
+            }));
+        }
+        let table = Table::new(start.layout, session.symbol_bytes, &start.wanted);
+        self.stats.wanted_blocks = table.lacking();
+        self.standing.payload = Some(table);
+        self.enter(now, Phase::Receiving);
+        for datagram in self.early.take_all() {
+            if let Ok(data) = Data::parse(&datagram) {
+                self.place(now, &data, &datagram);
+            }
+        }
+        self.settle_if_complete(now);
+    }
 
     /// What the sink says of a block.
-    pub fn handle_verdict(&mut self, _now: Instant, _verdict: Verdict) {}
+    pub fn handle_verdict(&mut self, now: Instant, verdict: Verdict) {
+        let Some(table) = &mut self.standing.payload else {
+            return;
+        };
+        match verdict {
+            Verdict::Accepted(block) => table.accept(block.0),
+            Verdict::Rejected(block) => {
+                self.stats.rejected += 1;
+                if guard!("payload_verdict", false) {
+                    table.accept(block.0);
+                } else {
+                    table.reject(block.0);
+                }
+                if self.standing.phase == Phase::Settling && table.lacking() > 0 {
+                    self.enter(now, Phase::Receiving);
+                }
+            }
+            Verdict::Settled if self.standing.phase == Phase::Settling => {
+                self.events.push_back(ReceiverEvent::Complete);
+                self.enter(now, Phase::Done);
+            }
+            Verdict::Settled => {}
+        }
+        self.settle_if_complete(now);
+    }
+
+    fn settle_if_complete(&mut self, now: Instant) {
+        if self.standing.phase == Phase::Receiving && self.lacking() == 0 {
+            self.events.push_back(ReceiverEvent::Settle);
+            self.enter(now, Phase::Settling);
+        }
+    }
 
     /// How the sink and the socket are doing: bytes not yet judged, whether another block may be
     /// delivered, and datagrams the socket dropped so far (`SO_RXQ_OVFL`).
-    pub fn set_pressure(&mut self, _backlog_bytes: u64, _has_room: bool, _overflow: u32) {}
+    pub fn set_pressure(&mut self, backlog_bytes: u64, has_room: bool, overflow: u32) {
+        self.backlog_bytes = backlog_bytes;
+        self.has_room = has_room;
+        self.overflow = overflow;
+    }
 
     /// The sink cannot go on: the sender is told, then comes [`ReceiverEvent::Failed`].
-    pub fn fail(&mut self, _now: Instant, _reason: String) {}
+    pub fn fail(&mut self, now: Instant, reason: String) {
+        if self.standing.session.is_none() {
+            return self.finish(ReceiverEvent::Failed(ReceiverError::Sink(reason)));
+        }
+        self.leaving = reason;
+        self.farewells = FAREWELLS;
+        self.enter(now, Phase::Leaving);
+    }
 
     /// Counters so far.
     pub fn stats(&self) -> ReceiverStats {
-        self.stats
+        let (expected, received) = self
+            .standing
+            .session
+            .as_ref()
+            .map_or((0, 0), Session::traffic);
+        let done_blocks = match self.standing.payload {
+            Some(_) => self.stats.wanted_blocks.saturating_sub(self.lacking()),
+            None => 0,
+        };
+        let lost = u64::from(expected.saturating_sub(received));
+        ReceiverStats {
+            lost,
+            done_blocks,
+            ..self.stats
+        }
     }
 
-    /// Blocks still lacking.
+    /// Blocks still lacking: of the preamble, as long as nothing is known of the payload.
     pub fn lacking(&self) -> u32 {
-        0
+        self.standing.lacking()
+    }
+
+    /// Memory that holds symbols, in bytes: incomplete blocks, complete ones that wait for room in the
+    /// sink, and what came too early. Bounded, see `docs/PROTOCOL.md`.
+    pub fn held_bytes(&self) -> usize {
+        self.early.bytes() + self.standing.held_bytes()
+    }
+
+    fn enter(&mut self, now: Instant, phase: Phase) {
+        self.standing.phase = phase;
+        self.reporter.hurry(now, HURRY);
+    }
+
+    fn finish(&mut self, event: ReceiverEvent) {
+        self.over = true;
+        self.events.push_back(event);
     }
 }

@@ -1,75 +1,461 @@
 //! The sending half of the protocol, without sockets, clocks or threads.
+//!
+//! ```text
+//!             enough machines are ready,          all known machines are done or
+//!             or the wait is over                 gone, and `linger` passed
+//!   waiting ------------------------------> flowing -----------------------> ending --> finished
+//!      |  announces, the preamble              |  announces, data              |  announces
+//!      |  for those who ask                    |                               |  that say so
+//!      +---------------------------------------+------- end() ----------------^
+//! ```
+//!
+//! [`Demand`] knows what to send, [`Machines`] who wants it, [`Flight`] what is on its way, and
+//! [`Shelf`] has the symbols.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::block::{BlockId, Layout};
+use crate::block::{BlockId, Layout, MAX_PREAMBLE_BYTES};
 use crate::clock::Instant;
 use crate::fec::{Fec, ReedSolomon};
+use crate::guard::guard;
+use crate::wire::{Announce, Data, MAX_ACKED, MAX_SERVED, Phase, Report, Served};
 
 mod config;
+mod demand;
 mod event;
+mod flight;
+mod machines;
+mod shelf;
+#[cfg(test)]
+mod tests;
+
+use demand::{Demand, Gate};
+use flight::Flight;
+use machines::Machines;
+use shelf::Shelf;
 
 pub use config::{
     MAX_SYMBOL_BYTES, MIN_SYMBOL_BYTES, SenderConfig, SenderError, StartRule, symbol_bytes_for_mtu,
 };
 pub use event::{Destination, ReceiverInfo, SenderEvent, SenderStats};
 
+/// Time between announces.
+const ANNOUNCE_EVERY: Duration = Duration::from_millis(100);
+/// An announce with an acknowledgement does not wait longer than this.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(5);
+/// Announces that say the session is over, and the time between them.
+const FAREWELLS: u32 = 5;
+const FAREWELL_EVERY: Duration = Duration::from_millis(50);
+/// Bounds of the time between two reports of one machine.
+const INTERVAL_MIN: Duration = Duration::from_millis(20);
+const INTERVAL_MAX: Duration = Duration::from_millis(2000);
+/// What a report costs on the wire, about.
+const REPORT_BYTES: u64 = 200;
+/// Reports may cost one in so many bytes of the session's rate.
+const REPORT_SHARE: u64 = 100;
+/// A machine is given up after so many intervals of silence, but not before `SILENCE_MIN`.
+const SILENCE_INTERVALS: u32 = 16;
+const SILENCE_MIN: Duration = Duration::from_secs(10);
+/// Symbols of one block in a row before others get their turn.
+const RUN_SYMBOLS: u32 = 128;
+/// Blocks looked at for the next run; those not at hand are asked for.
+const LOOK_AHEAD: usize = 4;
+/// The machine whose loss decides how much repair is sent along, in percent of the machines.
+const LOSS_PERCENTILE: usize = 90;
+/// Acknowledgements that wait for an announce, at most: the rest asks again.
+const MAX_ACK_QUEUE: usize = 1024;
+/// Events that wait for the driver, at most; it is told of the rest by the state itself.
+const MAX_EVENTS: usize = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Flowing,
+    Ending { farewells: u32 },
+    Finished,
+}
+
 /// One session's sender. Five verbs, and [`provide`](Sender::provide) for the blocks it asks for.
 #[derive(Debug)]
 pub struct Sender<F = ReedSolomon> {
-    fec: F,
+    config: SenderConfig,
+    layout: Layout,
+    preamble_bytes: u32,
+    stage: Stage,
+    /// Some machine could not say yet what it lacks, so everything is sent once.
+    everything: bool,
+    demand: Demand,
+    machines: Machines,
+    flight: Flight,
+    shelf: Shelf<F>,
+    /// The block being sent, and how many of its symbols may follow in a row.
+    run: Option<(u32, u32)>,
+    sequence: u32,
+    announces: u32,
+    announce_at: Instant,
+    last_heard: Instant,
+    acks: VecDeque<u64>,
+    events: VecDeque<SenderEvent>,
     stats: SenderStats,
 }
 
 impl<F: Fec> Sender<F> {
     /// A sender of `layout` behind `preamble`, from `now` on.
+    ///
+    /// # Errors
+    /// A symbol size or a preamble that the protocol does not allow.
     pub fn new(
-        _now: Instant,
-        _config: SenderConfig,
-        _preamble: &[u8],
-        _layout: Layout,
+        now: Instant,
+        config: SenderConfig,
+        preamble: &[u8],
+        layout: Layout,
         fec: F,
     ) -> Result<Sender<F>, SenderError> {
-        Ok(Sender {
-            fec,
+        let symbol_bytes = config.symbol_bytes;
+        if !symbol_bytes.is_multiple_of(2)
+            || !(MIN_SYMBOL_BYTES..=MAX_SYMBOL_BYTES).contains(&symbol_bytes)
+        {
+            return Err(SenderError::SymbolBytes(symbol_bytes));
+        }
+        let length = u32::try_from(preamble.len()).ok();
+        let preamble_bytes = length
+            .filter(|length| (1..=MAX_PREAMBLE_BYTES).contains(length))
+            .ok_or(SenderError::Preamble(preamble.len()))?;
+        let head = Layout::of_preamble(preamble_bytes, symbol_bytes);
+        let blind = config.start.receivers == 0;
+        let mut shelf = Shelf::new(fec, symbol_bytes);
+        let mut rest = preamble;
+        for place in 0..head.len() {
+            let bytes = head.bytes(place).map_or(0, |bytes| bytes as usize);
+            let (block, behind) = rest.split_at(bytes.min(rest.len()));
+            shelf.put(place, block.to_vec(), true);
+            rest = behind;
+        }
+        let mut sender = Sender {
+            demand: Demand::new(&head, &layout, symbol_bytes, blind),
+            machines: Machines::new(layout.len()),
+            flight: Flight::default(),
+            shelf,
+            config,
+            layout,
+            preamble_bytes,
+            stage: Stage::Waiting,
+            everything: true,
+            run: None,
+            sequence: 0,
+            announces: 0,
+            announce_at: now,
+            last_heard: now,
+            acks: VecDeque::new(),
+            events: VecDeque::new(),
             stats: SenderStats::default(),
-        })
+        };
+        sender.handle_timeout(now);
+        Ok(sender)
     }
 
-    /// Takes a datagram that came on the session's socket. Never fails: what is not understood is counted.
-    pub fn handle_datagram(&mut self, _now: Instant, _from: SocketAddr, _datagram: &[u8]) {}
+    /// Takes a datagram that came on the session's socket. Never fails: what is not understood is
+    /// counted.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        match Report::parse(datagram) {
+            Ok(report) if guard!("feedback_session", report.session == self.config.session) => {
+                self.handle_report(now, from, &report);
+            }
+            _ => self.stats.ignored += 1,
+        }
+    }
+
+    fn handle_report(&mut self, now: Instant, from: SocketAddr, report: &Report) {
+        let (demand, first) = (&mut self.demand, BlockId(0));
+        let offset = demand.place(first).unwrap_or(0);
+        let heard = self.machines.hear(now, from, report, |index, wanted| {
+            demand.want(offset + index, wanted)
+        });
+        let Some(heard) = heard else {
+            self.stats.ignored += 1;
+            return;
+        };
+        self.stats.reports += 1;
+        self.last_heard = now;
+        let id = report.receiver;
+        if heard.joined {
+            self.tell(SenderEvent::Joined {
+                id,
+                name: report.name.clone(),
+            });
+        }
+        if heard.ready {
+            self.tell(SenderEvent::Ready {
+                id,
+                wanted: report.wanted_blocks,
+            });
+        }
+        if heard.done {
+            self.tell(SenderEvent::Done { id });
+        }
+        if heard.left {
+            self.tell(SenderEvent::Lost { id, said_so: true });
+        }
+        if report.phase == Phase::Done {
+            self.acknowledge(now, id);
+        }
+        if Flight::reaches(self.sequence, report.as_of) {
+            self.take_deficits(report);
+        }
+        self.demand.expect_loss(self.machines.loss(LOSS_PERCENTILE));
+        self.handle_timeout(now);
+    }
+
+    fn take_deficits(&mut self, report: &Report) {
+        for run in &report.runs {
+            let blocks = run.first.0..run.first.0.saturating_add(run.count);
+            for block in blocks {
+                // The end of the layout ends a run, however long it claims to be.
+                let Some(place) = self.demand.place(BlockId(block)) else {
+                    break;
+                };
+                if run.deficit.min(self.demand.symbols(place)) > self.demand.need(place) {
+                    let in_flight = self.flight.sent_since(place, report.as_of);
+                    self.demand.lack(place, run.deficit, in_flight);
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, now: Instant, id: u64) {
+        if self.acks.len() < MAX_ACK_QUEUE && !self.acks.contains(&id) {
+            self.acks.push_back(id);
+        }
+        self.announce_at = self.announce_at.min(now.after(ACKNOWLEDGE_WITHIN));
+    }
 
     /// Does what is due at `now`.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let silence = self.silence();
+        let (demand, first) = (&mut self.demand, BlockId(0));
+        let offset = demand.place(first).unwrap_or(0);
+        let gone = self.machines.forget(now, silence, |index, wanted| {
+            demand.want(offset + index, wanted)
+        });
+        for id in gone {
+            self.tell(SenderEvent::Lost { id, said_so: false });
+        }
+        if self.machines.ready() > 0 && self.machines.all_ready() {
+            self.everything = false;
+        }
+        match self.stage {
+            Stage::Waiting if self.may_start(now) => {
+                self.stage = Stage::Flowing;
+                self.last_heard = now;
+                let ready = self.machines.ready() as u32;
+                self.tell(SenderEvent::Started { ready });
+            }
+            Stage::Flowing if self.is_over(now) => self.end(now),
+            _ => {}
+        }
+    }
 
-    /// Appends the next datagram to `out`, if there is one. The caller paces: data is always ready while
-    /// somebody lacks something. All data datagrams of a session have the same length.
-    pub fn poll_transmit(&mut self, _now: Instant, _out: &mut Vec<u8>) -> Option<Destination> {
-        let _ = &self.fec;
-        None
+    fn may_start(&self, now: Instant) -> bool {
+        let rule = self.config.start;
+        let ready = self.machines.ready();
+        let waited = self
+            .machines
+            .first_heard()
+            .is_some_and(|first| now.since(first) >= rule.wait);
+        ready >= rule.receivers as usize || (waited && ready > 0)
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let idle = !self.is_blind() || self.demand.blocks_left(self.gate()) == 0;
+        idle && self.machines.active() == 0 && now.since(self.last_heard) >= self.config.linger
+    }
+
+    /// Nobody was asked for: the payload goes out once even if nobody is heard.
+    fn is_blind(&self) -> bool {
+        self.config.start.receivers == 0
+    }
+
+    fn gate(&self) -> Gate {
+        let somebody = self.is_blind() || self.machines.active() > 0;
+        match self.stage {
+            Stage::Flowing if self.everything && somebody => Gate::Everything,
+            Stage::Flowing if !self.everything => Gate::Wanted,
+            _ => Gate::Preamble,
+        }
+    }
+
+    /// Appends the next datagram to `out`, if there is one. The caller paces: data is always ready
+    /// while somebody lacks something. All data datagrams of a session have the same length.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Destination> {
+        let before = out.len();
+        let due = now >= self.announce_at && self.stage != Stage::Finished;
+        if due {
+            self.announce(now, out);
+        } else if matches!(self.stage, Stage::Waiting | Stage::Flowing) {
+            self.data(out)?;
+        }
+        let bytes = (out.len() - before) as u64;
+        if bytes == 0 {
+            return None;
+        }
+        self.stats.datagrams += 1;
+        self.stats.datagram_bytes += bytes;
+        Some(Destination::Group)
+    }
+
+    fn announce(&mut self, now: Instant, out: &mut Vec<u8>) {
+        let mut every = ANNOUNCE_EVERY;
+        let ended = matches!(self.stage, Stage::Ending { .. });
+        if let Stage::Ending { farewells } = self.stage {
+            every = FAREWELL_EVERY;
+            self.stage = Stage::Ending {
+                farewells: farewells - 1,
+            };
+            if farewells == 1 {
+                self.stage = Stage::Finished;
+                self.tell(SenderEvent::Finished);
+            }
+        }
+        self.announces += 1;
+        self.stats.announces += 1;
+        self.flight.prune(self.sequence);
+        let acked = self.acks.drain(..self.acks.len().min(MAX_ACKED)).collect();
+        let served = self.demand.served(MAX_SERVED);
+        let announce = Announce {
+            session: self.config.session,
+            sequence: self.sequence,
+            number: self.announces,
+            started: self.stage == Stage::Flowing,
+            ended,
+            verify_key: self.config.signing_key.verify_key(),
+            object_id: self.config.object_id,
+            preamble_bytes: self.preamble_bytes,
+            symbol_bytes: self.config.symbol_bytes,
+            interval_millis: self.interval().as_millis() as u16,
+            receivers: self.machines.active() as u16,
+            served: served
+                .into_iter()
+                .map(|(block, symbols)| Served { block, symbols })
+                .collect(),
+            acked,
+        };
+        announce.pack(&self.config.signing_key, out);
+        self.announce_at = now.after(every);
+        if !self.acks.is_empty() {
+            self.announce_at = now.after(ACKNOWLEDGE_WITHIN);
+        }
+    }
+
+    fn data(&mut self, out: &mut Vec<u8>) -> Option<()> {
+        let place = self.next_place()?;
+        let number = self.demand.take(place);
+        let bytes = self.shelf.symbol(place, number)?;
+        let block = self.demand.id(place);
+        let (session, sequence) = (self.config.session, self.sequence);
+        Data {
+            session,
+            sequence,
+            block,
+            symbol: number,
+            bytes,
+        }
+        .pack(out);
+        if number < self.demand.symbols(place) {
+            self.stats.source_symbols += 1;
+        } else {
+            self.stats.repair_symbols += 1;
+        }
+        self.flight.record(place, sequence);
+        self.sequence = self.sequence.wrapping_add(1);
+        Some(())
+    }
+
+    /// The block that the next symbol belongs to: at hand, and somebody lacks it.
+    fn next_place(&mut self) -> Option<u32> {
+        if let Some((place, left)) = self.run
+            && left > 0
+            && self.demand.need(place) > 0
+            && self.shelf.has(place)
+        {
+            self.run = Some((place, left - 1));
+            return Some(place);
+        }
+        let candidates = self.demand.candidates(self.gate(), LOOK_AHEAD);
+        for &place in &candidates {
+            if self.shelf.request(place) {
+                self.stats.blocks_read += 1;
+                self.tell(SenderEvent::NeedBlock(self.demand.id(place)));
+            }
+        }
+        let place = candidates
+            .into_iter()
+            .find(|&place| self.shelf.has(place))?;
+        self.demand.turn_to(place);
+        self.run = Some((place, RUN_SYMBOLS - 1));
+        Some(place)
     }
 
     /// The next thing to know or do.
     pub fn poll_event(&mut self) -> Option<SenderEvent> {
-        None
+        self.events.pop_front()
     }
 
-    /// When [`handle_timeout`](Sender::handle_timeout) is due. Ask again after every other verb.
+    /// When [`handle_timeout`](Sender::handle_timeout) and
+    /// [`poll_transmit`](Sender::poll_transmit) are due even though nothing arrives. Ask again after
+    /// every other verb.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let linger = self.last_heard.after(self.config.linger);
+        let wait = self
+            .machines
+            .first_heard()
+            .map(|first| first.after(self.config.start.wait));
+        let stage = match self.stage {
+            Stage::Finished => return None,
+            Stage::Waiting if self.machines.ready() > 0 => wait,
+            Stage::Flowing if self.machines.active() == 0 => Some(linger),
+            _ => None,
+        };
+        let silence = self.machines.next_silence(self.silence());
+        [Some(self.announce_at), stage, silence]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Gives the payload of a block that [`SenderEvent::NeedBlock`] asked for.
-    pub fn provide(&mut self, _block: BlockId, _payload: Vec<u8>) -> Result<(), SenderError> {
-        Ok(())
+    ///
+    /// # Errors
+    /// The payload has not the length that the layout gives the block.
+    pub fn provide(&mut self, block: BlockId, payload: Vec<u8>) -> Result<(), SenderError> {
+        let expected = self.layout.bytes(block.0).unwrap_or(0);
+        match self.demand.place(block) {
+            Some(place) if !block.is_preamble() && payload.len() == expected as usize => {
+                self.shelf.put(place, payload, false);
+                Ok(())
+            }
+            _ => Err(SenderError::Payload {
+                block: block.0,
+                expected,
+                got: payload.len(),
+            }),
+        }
     }
 
     /// Ends the session before its time: machines are told, then comes [`SenderEvent::Finished`].
-    pub fn end(&mut self, _now: Instant) {}
+    pub fn end(&mut self, now: Instant) {
+        if matches!(self.stage, Stage::Waiting | Stage::Flowing) {
+            self.stage = Stage::Ending {
+                farewells: FAREWELLS,
+            };
+            self.announce_at = now;
+        }
+    }
 
     /// Every machine ever heard, by number.
-    pub fn receivers(&self, _now: Instant) -> Vec<ReceiverInfo> {
-        Vec::new()
+    pub fn receivers(&self, now: Instant) -> Vec<ReceiverInfo> {
+        self.machines.infos(now)
     }
 
     /// Counters so far.
@@ -79,6 +465,25 @@ impl<F: Fec> Sender<F> {
 
     /// Payload blocks that somebody lacks still, as far as is known.
     pub fn blocks_left(&self) -> u32 {
-        0
+        self.demand.blocks_left(self.gate())
+    }
+
+    /// How often a machine is to report: the whole room costs less than a hundredth of the rate.
+    fn interval(&self) -> Duration {
+        let room = self.machines.active() as u64 * REPORT_BYTES * REPORT_SHARE * 8;
+        let micros = room.saturating_mul(1_000_000) / self.config.rate_bits.max(1);
+        Duration::from_micros(micros).clamp(INTERVAL_MIN, INTERVAL_MAX)
+    }
+
+    fn silence(&self) -> Duration {
+        (self.interval() * SILENCE_INTERVALS).max(SILENCE_MIN)
+    }
+
+    fn tell(&mut self, event: SenderEvent) {
+        // The last two are bounded by themselves, and the session hangs without them.
+        let essential = matches!(event, SenderEvent::NeedBlock(_) | SenderEvent::Finished);
+        if essential || self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        }
     }
 }

@@ -1,0 +1,189 @@
+//! The session a receiver belongs to: what the announces say, and how many datagrams were lost.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::block::{BlockId, ObjectId};
+use crate::clock::Instant;
+use crate::guard::guard;
+use crate::keys::VerifyKey;
+use crate::wire::{Announce, Served, ahead};
+
+use super::config::ReceiverConfig;
+
+/// A sequence number further ahead than this is not believed without an announce.
+const MAX_JUMP: i32 = 1 << 20;
+/// Datagrams that may overtake an announce.
+const MAX_OVERTAKING: i32 = 1 << 12;
+/// A promise to serve a deficit holds for so many report intervals, at least `PROMISE_MIN`.
+const PROMISE_INTERVALS: u32 = 2;
+const PROMISE_MIN: Duration = Duration::from_millis(300);
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: u32,
+    pub(super) sender: SocketAddr,
+    pub(super) verify_key: VerifyKey,
+    pub(super) object_id: ObjectId,
+    pub(super) preamble_bytes: u32,
+    pub(super) symbol_bytes: u16,
+    pub(super) interval: Duration,
+    /// When the sender was heard last.
+    pub(super) heard: Instant,
+    number: u32,
+    served: Vec<Served>,
+    promised: Instant,
+    tally: Tally,
+}
+
+impl Session {
+    /// Whether a machine of this `config` may join the session of an announce.
+    pub(super) fn fits(config: &ReceiverConfig, announce: &Announce) -> bool {
+        let session = config
+            .session
+            .is_none_or(|session| session == announce.session);
+        let key = config
+            .verify_key
+            .is_none_or(|key| key == announce.verify_key);
+        let object = config
+            .object_id
+            .is_none_or(|object| object == announce.object_id);
+        guard!("expected_session", session)
+            && guard!("expected_key", key)
+            && guard!("expected_object", object)
+            && !announce.ended
+    }
+
+    /// The session of an announce that was verified.
+    pub(super) fn join(now: Instant, from: SocketAddr, announce: &Announce) -> Session {
+        Session {
+            id: announce.session,
+            sender: from,
+            verify_key: announce.verify_key,
+            object_id: announce.object_id,
+            preamble_bytes: announce.preamble_bytes,
+            symbol_bytes: announce.symbol_bytes,
+            interval: Duration::from_millis(u64::from(announce.interval_millis)),
+            heard: now,
+            number: announce.number,
+            served: announce.served.clone(),
+            promised: now,
+            tally: Tally {
+                next: announce.sequence,
+                expected: 0,
+                received: 0,
+            },
+        }
+    }
+
+    /// Whether an announce continues this session. Cheap: asked before the signature is checked.
+    pub(super) fn continues(&self, announce: &Announce) -> bool {
+        announce.session == self.id
+            && announce.object_id == self.object_id
+            && announce.preamble_bytes == self.preamble_bytes
+            && announce.symbol_bytes == self.symbol_bytes
+            && guard!("announce_key", announce.verify_key == self.verify_key)
+            && guard!("announce_order", ahead(announce.number, self.number) > 0)
+    }
+
+    /// Takes a verified announce that continues the session.
+    pub(super) fn update(&mut self, now: Instant, from: SocketAddr, announce: Announce) {
+        self.sender = from;
+        self.heard = now;
+        self.number = announce.number;
+        self.interval = Duration::from_millis(u64::from(announce.interval_millis));
+        self.served = announce.served;
+        self.promised = now;
+        self.tally.reach(announce.sequence);
+    }
+
+    /// A data datagram of the session came.
+    pub(super) fn count(&mut self, sequence: u32) {
+        self.tally.count(sequence);
+    }
+
+    /// Whether the sender has promised to send `deficit` symbols of `block`, so that asking is idle.
+    pub(super) fn promises(&self, now: Instant, block: BlockId, deficit: u16) -> bool {
+        let holds = (self.interval * PROMISE_INTERVALS).max(PROMISE_MIN);
+        let enough = |served: &Served| served.block == block && served.symbols >= deficit;
+        now.since(self.promised) < holds && self.served.iter().any(enough)
+    }
+
+    /// Sequence number before which everything counts.
+    pub(super) fn as_of(&self) -> u32 {
+        self.tally.next
+    }
+
+    /// Datagrams sent and datagrams that came.
+    pub(super) fn traffic(&self) -> (u32, u32) {
+        (self.tally.expected, self.tally.received)
+    }
+}
+
+/// Counting by sequence numbers.
+#[derive(Debug)]
+struct Tally {
+    next: u32,
+    expected: u32,
+    received: u32,
+}
+
+impl Tally {
+    fn count(&mut self, sequence: u32) {
+        let gap = ahead(sequence, self.next);
+        if !guard!("sequence_jump", gap <= MAX_JUMP) {
+            return;
+        }
+        if gap >= 0 {
+            self.expected = self.expected.wrapping_add(gap as u32 + 1);
+            self.next = sequence.wrapping_add(1);
+        }
+        self.received = self.received.wrapping_add(1);
+    }
+
+    /// The sender itself says, signed, that `next` is the next sequence number. A forged datagram may
+    /// have led the count astray; an honest one may have overtaken the announce.
+    fn reach(&mut self, next: u32) {
+        let gap = ahead(next, self.next);
+        if gap > 0 {
+            self.expected = self.expected.wrapping_add(gap as u32);
+        }
+        if gap > 0 || gap < -MAX_OVERTAKING {
+            self.next = next;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_counted_across_the_wrap() {
+        let mut tally = Tally {
+            next: u32::MAX - 1,
+            expected: 0,
+            received: 0,
+        };
+        [u32::MAX - 1, u32::MAX, 2, 1, 5]
+            .into_iter()
+            .for_each(|sequence| tally.count(sequence));
+        assert_eq!((tally.expected, tally.received, tally.next), (8, 5, 6));
+        tally.reach(10);
+        assert_eq!((tally.expected, tally.next), (12, 10));
+    }
+
+    #[test]
+    fn a_forged_sequence_number_is_not_believed() {
+        let mut tally = Tally {
+            next: 100,
+            expected: 0,
+            received: 0,
+        };
+        tally.count(100 + (1 << 21));
+        assert_eq!((tally.next, tally.received), (100, 0));
+        tally.count(100 + (1 << 19));
+        tally.reach(200);
+        assert_eq!(tally.next, 200);
+    }
+}

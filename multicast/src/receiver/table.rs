@@ -1,0 +1,312 @@
+//! All blocks of a layout, and how far each is.
+//!
+//! ```text
+//!                first symbol        k symbols         room in the sink
+//!   wanted ----------------> open ------------> ready ----------------> delivered
+//!      ^                      |                   |                         |
+//!      +--- pushed out -------+                   |                         | accepted
+//!      +--- does not decode ----------------------+                         v
+//!      +--- rejected ------------------------------------------------- not wanted
+//! ```
+//!
+//! Blocks that are open or ready hold memory; together never more than [`MAX_OPEN_BYTES`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::block::Layout;
+use crate::clock::Instant;
+use crate::fec::Fec;
+use crate::guard::guard;
+
+use super::assembly::{Assembly, Placed};
+
+/// Memory of all blocks that are open or ready.
+pub(super) const MAX_OPEN_BYTES: usize = 24 << 20;
+/// A block that lacks more than half may be pushed out after so long without a symbol.
+const IDLE: Duration = Duration::from_millis(250);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Unwanted,
+    Wanted,
+    Open,
+    Ready,
+    Delivered,
+}
+
+/// What became of a symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    Useful,
+    /// It was the last one lacking. `decoded`: repair symbols were of help.
+    Complete {
+        decoded: bool,
+    },
+    Duplicate,
+    Unwanted,
+    NoRoom,
+    Foreign,
+    /// The block was complete and did not decode; it begins anew.
+    Broken,
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    layout: Layout,
+    symbol_bytes: u16,
+    states: Vec<State>,
+    open: BTreeMap<u32, Assembly>,
+    ready: VecDeque<(u32, Vec<u8>)>,
+    open_bytes: usize,
+    lacking: u32,
+}
+
+impl Table {
+    /// A table of `layout`; `wanted` has a flag for each block.
+    pub(super) fn new(layout: Layout, symbol_bytes: u16, wanted: &[bool]) -> Table {
+        let state = |wanted: &bool| {
+            if *wanted {
+                State::Wanted
+            } else {
+                State::Unwanted
+            }
+        };
+        Table {
+            layout,
+            symbol_bytes,
+            states: wanted.iter().map(state).collect(),
+            open: BTreeMap::new(),
+            ready: VecDeque::new(),
+            open_bytes: 0,
+            lacking: wanted.iter().filter(|wanted| **wanted).count() as u32,
+        }
+    }
+
+    /// Blocks of the layout.
+    pub(super) fn len(&self) -> u32 {
+        self.layout.len()
+    }
+
+    /// Blocks that have not been accepted yet.
+    pub(super) fn lacking(&self) -> u32 {
+        self.lacking
+    }
+
+    /// How far block `index` is, and how many symbols it lacks when it is open.
+    pub(super) fn state(&self, index: u32) -> (State, u16) {
+        let state = self
+            .states
+            .get(index as usize)
+            .copied()
+            .unwrap_or(State::Unwanted);
+        (state, self.open.get(&index).map_or(0, Assembly::deficit))
+    }
+
+    /// Whether symbol `number` of block `index` is a source symbol.
+    pub(super) fn is_source(&self, index: u32, number: u16) -> bool {
+        self.layout
+            .symbols(index, self.symbol_bytes)
+            .is_some_and(|symbols| number < symbols)
+    }
+
+    /// Blocks that have some symbols and lack others, with their deficits.
+    pub(super) fn open(&self) -> impl Iterator<Item = (u32, u16)> {
+        self.open
+            .iter()
+            .map(|(index, assembly)| (*index, assembly.deficit()))
+    }
+
+    /// Takes a symbol of the session's symbol size.
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        index: u32,
+        number: u16,
+        symbol: &[u8],
+        fec: &mut impl Fec,
+    ) -> Taken {
+        if !guard!("block_bounds", index < self.len()) {
+            return Taken::Foreign;
+        }
+        let state = self.states[index as usize];
+        if !guard!(
+            "wanted_filter",
+            matches!(state, State::Wanted | State::Open)
+        ) {
+            return Taken::Unwanted;
+        }
+        if !self.open.contains_key(&index) {
+            let payload_bytes = self.layout.bytes(index).unwrap_or(0);
+            let memory = payload_bytes.next_multiple_of(u32::from(self.symbol_bytes)) as usize;
+            if !guard!("max_open", self.make_room(now, memory)) {
+                return Taken::NoRoom;
+            }
+            let assembly = Assembly::new(now, payload_bytes, self.symbol_bytes);
+            self.open_bytes += memory;
+            self.open.insert(index, assembly);
+            self.set(index, State::Open);
+        }
+        let Some(assembly) = self.open.get_mut(&index) else {
+            return Taken::Foreign;
+        };
+        match assembly.place(now, number, symbol) {
+            Placed::Duplicate => Taken::Duplicate,
+            Placed::Foreign => Taken::Foreign,
+            Placed::Useful if assembly.deficit() > 0 => Taken::Useful,
+            Placed::Useful => self.complete(index, fec),
+        }
+    }
+
+    fn complete(&mut self, index: u32, fec: &mut impl Fec) -> Taken {
+        let Some(assembly) = self.open.remove(&index) else {
+            return Taken::Foreign;
+        };
+        let memory = assembly.memory();
+        let decoded = !assembly.is_plain();
+        match assembly.finish(fec) {
+            Ok(payload) => {
+                self.ready.push_back((index, payload));
+                self.set(index, State::Ready);
+                Taken::Complete { decoded }
+            }
+            Err(_) => {
+                self.open_bytes -= memory;
+                self.set(index, State::Wanted);
+                Taken::Broken
+            }
+        }
+    }
+
+    /// Whether `bytes` more fit, if need be at the cost of a block that has been idle and lacks more
+    /// than half: the sender will send its source again anyway.
+    fn make_room(&mut self, now: Instant, bytes: usize) -> bool {
+        if self.open_bytes + bytes <= MAX_OPEN_BYTES {
+            return true;
+        }
+        let idle = |assembly: &Assembly| now.since(assembly.touched) >= IDLE;
+        let poor = |assembly: &Assembly| assembly.deficit() * 2 > assembly.symbols();
+        let victims = self
+            .open
+            .iter()
+            .filter(|(_, open)| idle(open) && poor(open));
+        let Some(victim) = victims
+            .max_by_key(|(_, open)| open.deficit())
+            .map(|(&index, _)| index)
+        else {
+            return false;
+        };
+        if let Some(assembly) = self.open.remove(&victim) {
+            self.open_bytes -= assembly.memory();
+            self.set(victim, State::Wanted);
+        }
+        self.open_bytes + bytes <= MAX_OPEN_BYTES
+    }
+
+    /// Memory of open and ready blocks, in bytes.
+    pub(super) fn open_bytes(&self) -> usize {
+        self.open_bytes
+    }
+
+    /// The next block that is complete.
+    pub(super) fn deliver(&mut self) -> Option<(u32, Vec<u8>)> {
+        let (index, payload) = self.ready.pop_front()?;
+        let symbol_bytes = usize::from(self.symbol_bytes);
+        self.open_bytes -= payload
+            .len()
+            .next_multiple_of(symbol_bytes)
+            .min(self.open_bytes);
+        self.set(index, State::Delivered);
+        Some((index, payload))
+    }
+
+    /// The block is right and final.
+    pub(super) fn accept(&mut self, index: u32) {
+        if self.state(index).0 == State::Delivered {
+            self.set(index, State::Unwanted);
+        }
+    }
+
+    /// The block is wrong after all. Symbols of it that have come since stay.
+    pub(super) fn reject(&mut self, index: u32) {
+        if index < self.len() && matches!(self.state(index).0, State::Delivered | State::Unwanted) {
+            self.set(index, State::Wanted);
+        }
+    }
+
+    fn set(&mut self, index: u32, state: State) {
+        let slot = &mut self.states[index as usize];
+        let lacked = *slot != State::Unwanted;
+        *slot = state;
+        match (lacked, state != State::Unwanted) {
+            (false, true) => self.lacking += 1,
+            (true, false) => self.lacking -= 1,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fec::ReedSolomon;
+
+    use super::*;
+
+    const SYMBOL: u16 = 512;
+
+    fn table(blocks: usize, bytes: u32) -> Table {
+        let layout = Layout::new(vec![bytes; blocks]).unwrap();
+        Table::new(layout, SYMBOL, &vec![true; blocks])
+    }
+
+    fn fill(table: &mut Table, index: u32, symbols: u16) -> Taken {
+        let mut fec = ReedSolomon::new();
+        let symbol = [3; SYMBOL as usize];
+        let take = |number| table.take(Instant::ZERO, index, number, &symbol, &mut fec);
+        (0..symbols).map(take).last().unwrap()
+    }
+
+    #[test]
+    fn a_block_goes_from_wanted_to_accepted() {
+        let mut table = table(2, 1024);
+        assert_eq!(fill(&mut table, 0, 1), Taken::Useful);
+        assert_eq!(table.state(0), (State::Open, 1));
+        assert_eq!(fill(&mut table, 0, 1), Taken::Duplicate);
+        assert_eq!(fill(&mut table, 0, 2), Taken::Complete { decoded: false });
+        assert_eq!(fill(&mut table, 0, 1), Taken::Unwanted);
+        assert_eq!(table.deliver(), Some((0, vec![3; 1024])));
+        assert_eq!((table.lacking(), table.open_bytes()), (2, 0));
+        table.accept(0);
+        assert_eq!(table.lacking(), 1);
+        table.reject(0);
+        assert_eq!((table.state(0).0, table.lacking()), (State::Wanted, 2));
+    }
+
+    #[test]
+    fn open_blocks_never_hold_more_than_the_bound() {
+        let mut table = table(100, 1 << 20);
+        let taken: Vec<Taken> = (0..100).map(|index| fill(&mut table, index, 1)).collect();
+        assert_eq!(
+            taken
+                .iter()
+                .filter(|taken| **taken == Taken::Useful)
+                .count(),
+            24
+        );
+        assert_eq!(taken[24], Taken::NoRoom);
+        assert!(table.open_bytes() <= MAX_OPEN_BYTES);
+        // Later a poor, idle block makes way.
+        let later = Instant::ZERO.after(IDLE);
+        let symbol = [3; SYMBOL as usize];
+        let taken = table.take(later, 50, 0, &symbol, &mut ReedSolomon::new());
+        assert_eq!(taken, Taken::Useful);
+        assert_eq!(table.open().count(), 24);
+        assert_eq!(table.lacking(), 100);
+    }
+
+    #[test]
+    fn a_block_beyond_the_layout_is_foreign() {
+        assert_eq!(fill(&mut table(2, 1024), 2, 1), Taken::Foreign);
+        assert_eq!(fill(&mut table(2, 1024), u32::MAX, 1), Taken::Foreign);
+    }
+}

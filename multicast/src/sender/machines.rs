@@ -1,0 +1,296 @@
+//! The machines a sender has heard: what each wants, how it is doing, who is done and who is gone.
+//!
+//! ```text
+//!            first report        all it wants is told            DONE
+//!   (unknown) ---------> joining ------------------> ready --------------> done
+//!                           |                          |                     |
+//!                           | LEAVING, or silent       |                     | heard again with
+//!                           v                          v                     v DONE: acknowledged again
+//!                         gone <----------------------+      any report of a gone machine: back again
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::bits::Bits;
+use crate::clock::Instant;
+use crate::guard::guard;
+use crate::wire::{Phase, Report, ahead};
+
+use super::event::ReceiverInfo;
+
+/// Machines known at once, at most.
+const MAX_MACHINES: usize = 4096;
+/// Bytes for what all machines together want, at most.
+const MAX_WANTED_BYTES: usize = 256 << 20;
+/// Datagrams a loss is measured over at least.
+const LOSS_WINDOW: u32 = 256;
+
+#[derive(Debug)]
+struct Machine {
+    info: ReceiverInfo,
+    number: u32,
+    first_heard: Instant,
+    last_heard: Instant,
+    wanted: Bits,
+    covered: u32,
+    ready: bool,
+    expected: u32,
+    received: u32,
+    lost: u64,
+}
+
+impl Machine {
+    fn is_active(&self) -> bool {
+        !self.info.gone && self.info.phase != Phase::Done
+    }
+
+    /// Loss since it was last measured, once enough datagrams have been sent.
+    fn measure(&mut self, expected: u32, received: u32) {
+        let sent = expected.wrapping_sub(self.expected);
+        if sent < LOSS_WINDOW {
+            return;
+        }
+        let lost = sent.saturating_sub(received.wrapping_sub(self.received));
+        let fresh = lost as f32 / sent as f32;
+        // The first measurement counts in full, later ones by half.
+        let settled = self.expected > 0;
+        self.info.loss = if settled {
+            (self.info.loss + fresh) / 2.0
+        } else {
+            fresh
+        };
+        self.lost += u64::from(lost);
+        (self.expected, self.received) = (expected, received);
+    }
+}
+
+/// What became of a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub(super) joined: bool,
+    pub(super) ready: bool,
+    pub(super) done: bool,
+    pub(super) left: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Machines {
+    known: BTreeMap<u64, Machine>,
+    blocks: u32,
+    capacity: usize,
+}
+
+impl Machines {
+    pub(super) fn new(blocks: u32) -> Machines {
+        let each = Bits::bytes(blocks).max(1);
+        let capacity = (MAX_WANTED_BYTES / each).clamp(16, MAX_MACHINES);
+        Machines {
+            known: BTreeMap::new(),
+            blocks,
+            capacity,
+        }
+    }
+
+    /// Takes a report. `want` hears of each payload block the machine begins or ceases to want.
+    /// `None` for a report that is older than one already taken, or of a machine for which there is
+    /// no room.
+    pub(super) fn hear(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        report: &Report,
+        mut want: impl FnMut(u32, bool),
+    ) -> Option<Heard> {
+        let joined = !self.known.contains_key(&report.receiver);
+        if joined && !self.make_room() {
+            return None;
+        }
+        let blocks = self.blocks;
+        let machine = self.known.entry(report.receiver).or_insert_with(|| {
+            let mut machine = new_machine(now, from, report);
+            machine.wanted = Bits::new(blocks);
+            machine
+        });
+        if !joined && !guard!("report_order", ahead(report.number, machine.number) > 0) {
+            return None;
+        }
+        let was_active = machine.is_active();
+        machine.number = report.number;
+        machine.last_heard = now;
+        machine.measure(report.expected, report.received);
+        let info = &mut machine.info;
+        info.address = from;
+        info.phase = report.phase;
+        info.gone = report.phase == Phase::Leaving;
+        info.wanted_blocks = report.wanted_blocks;
+        info.done_blocks = report.done_blocks;
+        info.received_bytes = report.useful_bytes;
+        info.lost_symbols =
+            machine.lost + u64::from(pending_loss(report, machine.expected, machine.received));
+        info.overflow = report.overflow;
+        info.backlog_bytes = u64::from(report.backlog_kib) << 10;
+        let mut heard = Heard {
+            joined,
+            ..Heard::default()
+        };
+        if matches!(report.phase, Phase::Done | Phase::Leaving) {
+            info.took = now.since(machine.first_heard);
+            machine.wanted.replace((0, blocks), &[], &mut want);
+            heard.done = report.phase == Phase::Done && (was_active || joined);
+            heard.left = report.phase == Phase::Leaving && was_active;
+            machine.ready |= heard.done;
+        } else if !report.window.0.is_preamble() && report.phase >= Phase::Receiving {
+            let runs: Vec<(u32, u32)> = report
+                .runs
+                .iter()
+                .map(|run| (run.first.0, run.first.0 + run.count))
+                .collect();
+            let window = (report.window.0.0, report.window.1.0.min(blocks));
+            machine.wanted.replace(window, &runs, &mut want);
+            if window.0 <= machine.covered {
+                machine.covered = machine.covered.max(window.1);
+            }
+            heard.ready = !machine.ready && machine.covered >= blocks;
+            machine.ready |= heard.ready;
+        }
+        Some(heard)
+    }
+
+    /// Room for one machine more, at the cost of one that is done or gone if need be.
+    fn make_room(&mut self) -> bool {
+        if guard!("machine_table", self.known.len() < self.capacity) {
+            return true;
+        }
+        let past = self
+            .known
+            .iter()
+            .filter(|(_, machine)| !machine.is_active());
+        let oldest = past
+            .min_by_key(|(_, machine)| machine.last_heard)
+            .map(|(&id, _)| id);
+        oldest.is_some_and(|id| self.known.remove(&id).is_some())
+    }
+
+    /// Gives up machines that were not heard for `silence`; returns their numbers.
+    pub(super) fn forget(
+        &mut self,
+        now: Instant,
+        silence: Duration,
+        mut want: impl FnMut(u32, bool),
+    ) -> Vec<u64> {
+        let mut gone = Vec::new();
+        let blocks = self.blocks;
+        for (&id, machine) in self
+            .known
+            .iter_mut()
+            .filter(|(_, machine)| machine.is_active())
+        {
+            if !guard!("silence", now.since(machine.last_heard) >= silence) {
+                continue;
+            }
+            machine.info.gone = true;
+            machine.info.took = machine.last_heard.since(machine.first_heard);
+            machine.wanted.replace((0, blocks), &[], &mut want);
+            machine.covered = 0;
+            machine.ready = false;
+            gone.push(id);
+        }
+        gone
+    }
+
+    /// When the next machine will have been silent for `silence`.
+    pub(super) fn next_silence(&self, silence: Duration) -> Option<Instant> {
+        let active = self.known.values().filter(|machine| machine.is_active());
+        active
+            .map(|machine| machine.last_heard.after(silence))
+            .min()
+    }
+
+    /// Machines that are here and not done.
+    pub(super) fn active(&self) -> usize {
+        self.known
+            .values()
+            .filter(|machine| machine.is_active())
+            .count()
+    }
+
+    /// Machines that know what they lack, the done ones included.
+    pub(super) fn ready(&self) -> usize {
+        self.known
+            .values()
+            .filter(|machine| machine.ready && !machine.info.gone)
+            .count()
+    }
+
+    /// Whether every machine that is here knows what it lacks.
+    pub(super) fn all_ready(&self) -> bool {
+        self.known
+            .values()
+            .all(|machine| machine.ready || !machine.is_active())
+    }
+
+    /// When the first machine was heard.
+    pub(super) fn first_heard(&self) -> Option<Instant> {
+        self.known.values().map(|machine| machine.first_heard).min()
+    }
+
+    /// Loss at the `percent`-th percentile of the machines here.
+    pub(super) fn loss(&self, percent: usize) -> f32 {
+        let active = self.known.values().filter(|machine| machine.is_active());
+        let mut losses: Vec<f32> = active.map(|machine| machine.info.loss).collect();
+        losses.sort_by(f32::total_cmp);
+        let last = losses.len().saturating_sub(1);
+        losses
+            .get((losses.len() * percent / 100).min(last))
+            .copied()
+            .unwrap_or(0.0)
+    }
+
+    pub(super) fn infos(&self, now: Instant) -> Vec<ReceiverInfo> {
+        let info = |machine: &Machine| {
+            let mut info = machine.info.clone();
+            if machine.is_active() {
+                info.took = now.since(machine.first_heard);
+            }
+            info
+        };
+        self.known.values().map(info).collect()
+    }
+}
+
+fn new_machine(now: Instant, from: SocketAddr, report: &Report) -> Machine {
+    Machine {
+        info: ReceiverInfo {
+            id: report.receiver,
+            name: report.name.clone(),
+            address: from,
+            phase: report.phase,
+            gone: false,
+            wanted_blocks: 0,
+            done_blocks: 0,
+            received_bytes: 0,
+            lost_symbols: 0,
+            overflow: 0,
+            backlog_bytes: 0,
+            loss: 0.0,
+            took: Duration::ZERO,
+        },
+        number: report.number,
+        first_heard: now,
+        last_heard: now,
+        wanted: Bits::default(),
+        covered: 0,
+        ready: false,
+        expected: 0,
+        received: 0,
+        lost: 0,
+    }
+}
+
+/// Loss since it was last measured, for the books rather than for the estimate.
+fn pending_loss(report: &Report, expected: u32, received: u32) -> u32 {
+    let sent = report.expected.wrapping_sub(expected);
+    sent.saturating_sub(report.received.wrapping_sub(received))
+}
