@@ -15,7 +15,6 @@ pub struct Guard {
 }
 
 /// `condition`, unless a test has switched this guard off.
-#[allow(unused_macros)]
 macro_rules! guard {
     ($name:literal, $condition:expr) => {{
         #[cfg(feature = "sabotage")]
@@ -26,11 +25,12 @@ macro_rules! guard {
     }};
 }
 
-#[allow(unused_imports)]
 pub(crate) use guard;
 
 #[cfg(feature = "sabotage")]
-pub use switch::{Sabotage, is_sabotaged};
+pub use switch::Sabotage;
+#[cfg(feature = "sabotage")]
+pub(crate) use switch::is_sabotaged;
 
 #[cfg(feature = "sabotage")]
 mod switch {
@@ -66,10 +66,134 @@ mod switch {
     }
 
     /// Whether the guard called `name` is removed on this thread.
-    pub fn is_sabotaged(name: &str) -> bool {
+    pub(crate) fn is_sabotaged(name: &str) -> bool {
         REMOVED.with_borrow(|removed| removed.contains(&name))
     }
 }
 
-/// Every guard of this crate. `tests/tidy.rs` compares the list with the code.
-pub const GUARDS: &[Guard] = &[];
+/// Every guard of this crate, by name. `tests/tidy.rs` compares the list with the code.
+pub const GUARDS: &[Guard] = &[
+    Guard {
+        name: "announce_key",
+        without: "an announce of this session number, well signed by a stranger's key, is \
+                  believed; it can end the session for every machine",
+    },
+    Guard {
+        name: "announce_signature",
+        without: "an announce that nobody signed is believed; it can end the session for every \
+                  machine",
+    },
+    Guard {
+        name: "block_bounds",
+        without: "a symbol of a block that the layout does not have panics the receiver",
+    },
+    Guard {
+        name: "crc",
+        without: "a symbol damaged on the way goes into its block; sinks are handed wrong bytes",
+    },
+    Guard {
+        name: "deficit_as_of",
+        without: "what is on its way is sent again for every report; more flows than loss makes \
+                  necessary",
+    },
+    Guard {
+        name: "done_ack",
+        without: "a machine stops before the sender has heard DONE; the sender ends with that \
+                  machine lost",
+    },
+    Guard {
+        name: "duplicate_symbol",
+        without: "a datagram that came twice counts twice; blocks do not decode or reach sinks \
+                  with holes",
+    },
+    Guard {
+        name: "early_bound",
+        without: "datagrams before the first announce or before the preamble are kept without \
+                  end; held bytes grow over 28 MiB",
+    },
+    Guard {
+        name: "expected_key",
+        without: "a machine joins a session signed by another key than the one it was given",
+    },
+    Guard {
+        name: "expected_object",
+        without: "a machine joins the session of another object than the one it was given",
+    },
+    Guard {
+        name: "expected_session",
+        without: "a machine joins another session than the one it was given",
+    },
+    Guard {
+        name: "feedback_session",
+        without: "a report about another session makes this one send what nobody lacks, and its \
+                  machine appears in the books",
+    },
+    Guard {
+        name: "machine_table",
+        without: "invented machines fill the memory of the sender: more than 4096 are known",
+    },
+    Guard {
+        name: "max_open",
+        without: "symbols of many blocks make the receiver hold more than 24 MiB of incomplete \
+                  blocks",
+    },
+    Guard {
+        name: "payload_verdict",
+        without: "a block that the sink refused counts as accepted; the machine ends with wrong \
+                  content",
+    },
+    Guard {
+        name: "report_order",
+        without: "a report overtaken on the way undoes a newer one; a machine that is done \
+                  appears to lack blocks, and the session goes on until it is given up",
+    },
+    Guard {
+        name: "sequence_jump",
+        without: "one forged sequence number makes a machine report a million lost datagrams and \
+                  deficits of the future; more flows than loss makes necessary",
+    },
+    Guard {
+        name: "session",
+        without: "symbols of another session on the group go into blocks; sinks are handed wrong \
+                  bytes",
+    },
+    Guard {
+        name: "silence",
+        without: "a machine is given up while it is alive; the sender says it is lost and the \
+                  session ends too early",
+    },
+    Guard {
+        name: "sink_room",
+        without: "a sink without room is handed blocks all the same",
+    },
+    Guard {
+        name: "symbol_size",
+        without: "a symbol of another size goes into its block; sinks are handed wrong bytes",
+    },
+    Guard {
+        name: "wanted_filter",
+        without: "blocks that are not wanted, or not any more, are put together again; sinks are \
+                  handed blocks twice",
+    },
+    Guard {
+        name: "wanted_union",
+        without: "blocks that nobody lacks are sent; a machine that has most of it makes the \
+                  rest flow again",
+    },
+];
+
+#[cfg(all(test, feature = "sabotage"))]
+mod tests {
+    use super::Sabotage;
+
+    #[test]
+    fn a_guard_is_gone_only_while_its_sabotage_lives() {
+        let holds = || guard!("crc", false);
+        assert!(!holds());
+        {
+            let _gone = Sabotage::remove("crc");
+            assert!(holds());
+        }
+        assert!(!holds());
+    }
+}

@@ -83,7 +83,7 @@ impl Session {
             && announce.preamble_bytes == self.preamble_bytes
             && announce.symbol_bytes == self.symbol_bytes
             && guard!("announce_key", announce.verify_key == self.verify_key)
-            && guard!("announce_order", ahead(announce.number, self.number) > 0)
+            && ahead(announce.number, self.number) > 0
     }
 
     /// Takes a verified announce that continues the session.
@@ -148,7 +148,7 @@ impl Tally {
         if gap > 0 {
             self.expected = self.expected.wrapping_add(gap as u32);
         }
-        if gap > 0 || gap < -MAX_OVERTAKING {
+        if !(-MAX_OVERTAKING..=0).contains(&gap) {
             self.next = next;
         }
     }

@@ -167,7 +167,7 @@ impl Demand {
     pub(super) fn take(&mut self, place: u32) -> u16 {
         let extra = self.extra(place);
         let block = &mut self.blocks[place as usize];
-        if block.passed() && !guard!("repair_limit", block.next_repair < MAX_REPAIR) {
+        if block.passed() && block.next_repair >= MAX_REPAIR {
             block.next_source = 0;
             block.next_repair = 0;
         }

@@ -200,12 +200,9 @@ impl Machines {
         gone
     }
 
-    /// When the next machine will have been silent for `silence`.
-    pub(super) fn next_silence(&self, silence: Duration) -> Option<Instant> {
-        let active = self.known.values().filter(|machine| machine.is_active());
-        active
-            .map(|machine| machine.last_heard.after(silence))
-            .min()
+    /// Machines ever heard, as far as is remembered.
+    pub(super) fn known(&self) -> usize {
+        self.known.len()
     }
 
     /// Machines that are here and not done.

@@ -252,6 +252,7 @@ impl<F: Fec> Sender<F> {
                 let ready = self.machines.ready() as u32;
                 self.tell(SenderEvent::Started { ready });
             }
+            Stage::Waiting if self.is_deserted(now) => self.end(now),
             Stage::Flowing if self.is_over(now) => self.end(now),
             _ => {}
         }
@@ -265,6 +266,12 @@ impl<F: Fec> Sender<F> {
             .first_heard()
             .is_some_and(|first| now.since(first) >= rule.wait);
         ready >= rule.receivers as usize || (waited && ready > 0)
+    }
+
+    /// Everybody who was waited for has come and gone without being ready.
+    fn is_deserted(&self, now: Instant) -> bool {
+        let came = self.machines.known() >= self.config.start.receivers as usize;
+        came && self.machines.active() == 0 && now.since(self.last_heard) >= self.config.linger
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -402,26 +409,11 @@ impl<F: Fec> Sender<F> {
         self.events.pop_front()
     }
 
-    /// When [`handle_timeout`](Sender::handle_timeout) and
-    /// [`poll_transmit`](Sender::poll_transmit) are due even though nothing arrives. Ask again after
-    /// every other verb.
+    /// When [`handle_timeout`](Sender::handle_timeout) and then
+    /// [`poll_transmit`](Sender::poll_transmit) are due even though nothing arrives: with the next
+    /// announce. Nothing that a sender waits for needs a finer clock. `None` when all is over.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let linger = self.last_heard.after(self.config.linger);
-        let wait = self
-            .machines
-            .first_heard()
-            .map(|first| first.after(self.config.start.wait));
-        let stage = match self.stage {
-            Stage::Finished => return None,
-            Stage::Waiting if self.machines.ready() > 0 => wait,
-            Stage::Flowing if self.machines.active() == 0 => Some(linger),
-            _ => None,
-        };
-        let silence = self.machines.next_silence(self.silence());
-        [Some(self.announce_at), stage, silence]
-            .into_iter()
-            .flatten()
-            .min()
+        Some(self.announce_at).filter(|_| self.stage != Stage::Finished)
     }
 
     /// Gives the payload of a block that [`SenderEvent::NeedBlock`] asked for.
