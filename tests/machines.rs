@@ -1,1 +1,248 @@
-//! placeholder
+//! Whole machines: from power-on over the network to a disk that was compared
+//! while the machine was off.
+//!
+//! Each test has a world of its own and fails, never skips, without root or
+//! without the programs that `./scripts/test` makes.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use tests::lab::{
+    Boot, Bus, DiskFault, Firmware, GuestDisk, Machine, MachineSpec, Nic, Power, Programs, Room,
+    SMALL_DISK_BYTES, SMALL_DISK_SAYS, ServerOptions, ServerProcess, direct_boot, inside,
+    small_disk, wait_until,
+};
+
+/// From power-on by the network to the agent's reboot, on an idle machine.
+const FLASH_LIMIT: Duration = Duration::from_secs(240);
+
+/// From power-on to the words of the local disk.
+const LOCAL_BOOT_LIMIT: Duration = Duration::from_secs(120);
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_room_is_flashed_by_one_session_and_a_stranger_is_left_alone() -> Result<()> {
+    inside(
+        "a_room_is_flashed_by_one_session_and_a_stranger_is_left_alone",
+        || {
+            let directory = tempfile::tempdir()?;
+            let desk = Desk::set(directory.path())?;
+            let room = desk.room(
+                vec![
+                    desk.machine(1, Firmware::Bios)
+                        .disk(directory.path(), Bus::Ahci, 96 * MIB),
+                    desk.machine(2, Firmware::Uefi)
+                        .disk(directory.path(), Bus::Nvme, 80 * MIB),
+                    desk.machine(3, Firmware::Bios).disk(
+                        directory.path(),
+                        Bus::Virtio,
+                        SMALL_DISK_BYTES,
+                    ),
+                ],
+                2.0,
+            )?;
+            let server = desk.serve(&room, &["lab-1", "lab-2"])?;
+            let stranger = room.machine("lab-3")?;
+            small_disk(&stranger.spec().disks[0].path)?;
+            let before = hash(stranger)?;
+
+            server.flash("small", &["lab-1", "lab-2"], "auto")?;
+            server.ask(&["power", "on", "lab-1", "lab-2"])?;
+            stranger.press(Power::On)?;
+
+            wait_until("the stranger's own disk to boot", FLASH_LIMIT, || {
+                Ok(stranger.said(1, SMALL_DISK_SAYS))
+            })?;
+            stranger.press(Power::Off)?;
+            ensure!(
+                hash(stranger)? == before,
+                "the stranger's disk was written to"
+            );
+            ensure!(
+                stranger.said(1, "unknown machine"),
+                "the stranger was not told why it boots its disk"
+            );
+            let list = server.ask(&["machine", "list"])?;
+            ensure!(
+                list["seen"].to_string().contains(&stranger.spec().mac()),
+                "the server does not list the stranger: {list}"
+            );
+
+            for name in ["lab-1", "lab-2"] {
+                desk.await_flash(&server, room.machine(name)?)?;
+            }
+            let flashed = room.machine("lab-1")?;
+            server.ask(&["power", "on", "lab-1"])?;
+            wait_until("the flashed disk to boot", LOCAL_BOOT_LIMIT, || {
+                Ok(flashed.said(2, SMALL_DISK_SAYS))
+            })?;
+            Ok(())
+        },
+    )
+}
+
+#[test]
+fn an_unfit_disk_fails_its_own_job_and_nobody_elses() -> Result<()> {
+    inside("an_unfit_disk_fails_its_own_job_and_nobody_elses", || {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path();
+        let desk = Desk::set(path)?;
+        let mut broken = desk
+            .machine(5, Firmware::Bios)
+            .disk(path, Bus::Virtio, 80 * MIB);
+        broken.disks[0].fault = Some(DiskFault::WriteError {
+            sector: 16 * MIB / 512,
+        });
+        let machines = vec![
+            desk.machine(1, Firmware::Bios)
+                .disk(path, Bus::Virtio, 80 * MIB),
+            desk.machine(2, Firmware::Bios)
+                .disk(path, Bus::Ahci, 48 * MIB),
+            desk.machine(3, Firmware::Bios)
+                .disk(path, Bus::Virtio, 80 * MIB)
+                .disk(path, Bus::Nvme, 80 * MIB),
+            desk.machine(4, Firmware::Bios)
+                .disk(path, Bus::Usb, 80 * MIB),
+            broken,
+        ];
+        let room = desk.room(machines, 0.0)?;
+        let names = ["lab-1", "lab-2", "lab-3", "lab-4", "lab-5"];
+        let server = desk.serve(&room, &names)?;
+        server.flash("small", &names, "auto")?;
+        for name in names {
+            desk.start_directly(&room, name)?;
+        }
+        // What each console and the server must say.
+        let failures = [
+            ("lab-2", "smaller"),
+            ("lab-3", "nvme0n1"),
+            ("lab-4", "usb"),
+            ("lab-5", "writ"),
+        ];
+        for (name, word) in failures {
+            let machine = room.machine(name)?;
+            wait_until(format!("{name}'s job to fail"), FLASH_LIMIT, || {
+                let job = server.job_of(name)?;
+                ensure!(!job.is_done(), "{name} was flashed");
+                Ok(job.has_failed())
+            })?;
+            let reason = server.job_of(name)?.reason.to_lowercase();
+            ensure!(reason.contains(word), "{name} failed with {reason:?}");
+            wait_until(format!("{name}'s console"), FLASH_LIMIT, || {
+                Ok(machine.serial(1).to_lowercase().contains(word))
+            })?;
+            machine.press(Power::Off)?;
+            let untouched = name != "lab-5";
+            for disk in machine.spec().disks.iter().filter(|_| untouched) {
+                let bytes = fs::read(&disk.path).context("reading a disk")?;
+                ensure!(bytes.iter().all(|&b| b == 0), "{name} was written to");
+            }
+        }
+        desk.await_flash(&server, room.machine("lab-1")?)
+    })
+}
+
+/// What the tests share: a small disk, its image, and where the programs are.
+struct Desk {
+    directory: PathBuf,
+    programs: Programs,
+    guest: GuestDisk,
+}
+
+impl Desk {
+    fn set(directory: &Path) -> Result<Desk> {
+        let netflash = given("NETFLASH_BIN")?;
+        let raw = directory.join("small.raw");
+        small_disk(&raw)?;
+        let image = directory.join("small.img.zst");
+        let sealed = Command::new(&netflash)
+            .args(["image", "create"])
+            .args([&raw, &image])
+            .status()
+            .context("starting netflash image create")?;
+        ensure!(sealed.success(), "netflash image create: {sealed}");
+        Ok(Desk {
+            directory: directory.to_owned(),
+            programs: Programs::new(
+                netflash,
+                given("NETFLASH_APPLIANCE")?,
+                PathBuf::from(env!("CARGO_BIN_EXE_lab")),
+            ),
+
+            guest: GuestDisk::open(&raw)?,
+        })
+    }
+
+    fn machine(&self, number: u8, firmware: Firmware) -> MachineSpec {
+        MachineSpec::new(number, firmware, Nic::Virtio)
+    }
+
+    fn room(&self, machines: Vec<MachineSpec>, loss_percent: f64) -> Result<Room> {
+        let lab = Path::new(env!("CARGO_BIN_EXE_lab"));
+        Room::build(&self.directory, lab, machines, loss_percent)
+    }
+
+    /// A server that has the small image and knows these machines.
+    fn serve<'room>(&self, room: &'room Room, known: &[&str]) -> Result<ServerProcess<'room>> {
+        let server = ServerProcess::start(room, &self.programs, &ServerOptions::default())?;
+        let image = self.directory.join("small.img.zst");
+        let image = image.to_str().context("the image's path is no text")?;
+        server.ask(&["image", "add", "small", image])?;
+        for name in known {
+            server.add_machine(room.machine(name)?)?;
+        }
+        Ok(server)
+    }
+
+    /// Spares the machine its firmware and switches it on.
+    fn start_directly(&self, room: &Room, name: &str) -> Result<()> {
+        let machine = room.machine(name)?;
+        let boot: Boot = direct_boot(room, machine)?;
+        machine.set_boot(boot)?;
+        machine.press(Power::On)?;
+        Ok(())
+    }
+
+    /// Waits for the agent's reboot, which ends QEMU, and compares the disk.
+    fn await_flash(&self, server: &ServerProcess<'_>, machine: &Machine) -> Result<()> {
+        let name = &machine.spec().name;
+        wait_until(format!("{name} to be flashed"), FLASH_LIMIT, || {
+            let job = server.job_of(name)?;
+            ensure!(!job.has_failed(), "{name}: {}", job.reason);
+            machine.is_off()
+        })
+        .with_context(|| {
+            let serial = machine.serial(1);
+            let tail: Vec<&str> = serial.lines().rev().take(12).collect();
+            format!("its console, last line first: {tail:#?}")
+        })?;
+        let job = server.job_of(name)?;
+        ensure!(job.is_done(), "{name} is off and its job {}", job.state);
+        let verified = job.report.is_some_and(|report| report.verified);
+        ensure!(verified, "{name} does not report its disk as verified");
+        self.guest.compare(&machine.spec().disks[0].path)
+    }
+}
+
+fn given(variable: &str) -> Result<PathBuf> {
+    let path = env::var_os(variable)
+        .with_context(|| format!("{variable} is not set: run ./scripts/test"))?;
+    let path = std::path::absolute(path).context("following a path")?;
+    ensure!(
+        path.exists(),
+        "{variable} names {}, which is not there: run ./scripts/test",
+        path.display()
+    );
+    Ok(path)
+}
+
+fn hash(machine: &Machine) -> Result<blake3::Hash> {
+    let path = &machine.spec().disks[0].path;
+    Ok(blake3::hash(&fs::read(path).context("reading a disk")?))
+}

@@ -148,13 +148,10 @@ pub struct Chassis {
 }
 
 impl Chassis {
-    /// Reads `machine.json` of the directory.
+    /// Reads the machine's specification in the directory.
     pub fn open(directory: &Path) -> Result<Chassis> {
-        let path = directory.join("machine.json");
-        let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         Ok(Chassis {
-            spec: serde_json::from_slice(&text)
-                .with_context(|| format!("understanding {}", path.display()))?,
+            spec: MachineSpec::load(directory)?,
             directory: directory.to_owned(),
             runs: Vec::new(),
             qemu: None,
@@ -233,6 +230,8 @@ impl Chassis {
         if self.qemu.is_some() {
             return Ok(());
         }
+        // Somebody may have opened the case since.
+        self.spec = MachineSpec::load(&self.directory)?;
         let number = self.runs.len() as u32 + 1;
         // QEMU would take a socket left by a killed predecessor for a live one.
         let _ = fs::remove_file(qemu::qmp_path(&self.directory));

@@ -48,7 +48,8 @@ impl GuestDisk {
             "{} has no partitions by sgdisk",
             path.display()
         );
-        let mut used = vec![0..BOOT_CODE_BYTES];
+        let mut used: Vec<Range<u64>> = Vec::new();
+        used.push(0..BOOT_CODE_BYTES);
         for row in &rows {
             match free_blocks(path, row.bytes.start)? {
                 Some(free) => used.extend(complement(&row.bytes, free)),

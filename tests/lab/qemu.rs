@@ -97,6 +97,8 @@ fn firmware(command: &mut Command, spec: &MachineSpec, directory: &Path) -> Resu
             }
             command
                 .args(["-M", "q35"])
+                // One road less on which the firmware waits for minutes before it tries the disk.
+                .args(["-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"])
                 .arg("-drive")
                 .arg(format!(
                     "if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}"

@@ -16,7 +16,7 @@ use super::{
     loss::LossTable,
     patience::wait_until,
     qemu, shell,
-    spec::MachineSpec,
+    spec::{Boot, MachineSpec},
 };
 
 /// The server's namespace, card and addresses.
@@ -132,8 +132,7 @@ impl Machine {
                 file.set_len(disk.bytes).context("sizing a blank disk")?;
             }
         }
-        let json = serde_json::to_vec_pretty(&spec).context("writing down a machine")?;
-        fs::write(directory.join("machine.json"), json).context("writing machine.json")?;
+        spec.save(&directory)?;
         let log =
             fs::File::create(directory.join("chassis.log")).context("creating the chassis log")?;
         let chassis = Command::new(lab)
@@ -155,6 +154,18 @@ impl Machine {
             Ok(machine.press(Power::Status).is_ok())
         })?;
         Ok(machine)
+    }
+
+    /// Changes how it boots, from the next power-on.
+    pub fn set_boot(&self, boot: Boot) -> Result<()> {
+        let mut spec = self.spec.clone();
+        spec.boot = boot;
+        spec.save(&self.directory)
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// What it is made of.
@@ -236,7 +247,7 @@ fn build_network() -> Result<()> {
         "ip -n server link set lo up",
         "ip -n server link set eth0 up",
         "ip -n server addr add 10.77.0.1/24 brd + dev eth0",
-        "ip -n server addr add fd77::1/64 dev eth0 nodad",
+        "ip -n server addr add fd6e:6674::1/64 dev eth0 nodad",
         "ip -n server route add 224.0.0.0/4 dev eth0",
         // With offload a loss rule would drop dozens of datagrams at once.
         "ip netns exec server ethtool -K eth0 tx off gso off tx-udp-segmentation off",

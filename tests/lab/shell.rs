@@ -32,7 +32,7 @@ pub(super) fn text(command: &mut Command) -> Result<String> {
 }
 
 /// Runs the words of one line, split at blanks.
-pub(super) fn sh(line: &str) -> Result<String> {
+pub fn sh(line: &str) -> Result<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     text(&mut command(&words))
 }

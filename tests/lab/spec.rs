@@ -1,9 +1,16 @@
 //! What a machine of the lab is made of, as plain data: the chassis process
 //! reads it from a file.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+
+/// Where a machine's directory keeps its specification.
+const FILE_NAME: &str = "machine.json";
 
 /// One machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -115,9 +122,23 @@ impl MachineSpec {
         }
     }
 
+    /// Reads what [`MachineSpec::save`] wrote.
+    pub fn load(directory: &Path) -> Result<MachineSpec> {
+        let path = directory.join(FILE_NAME);
+        let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("understanding {}", path.display()))
+    }
+
+    /// Writes it into a machine's directory; true from the next power-on.
+    pub fn save(&self, directory: &Path) -> Result<()> {
+        let path = directory.join(FILE_NAME);
+        let json = serde_json::to_vec_pretty(self).context("writing down a machine")?;
+        fs::write(&path, json).with_context(|| format!("writing {}", path.display()))
+    }
+
     /// Adds a blank disk on the given bus; the file lies in `directory`.
     #[must_use]
-    pub fn disk(mut self, directory: &std::path::Path, bus: Bus, bytes: u64) -> MachineSpec {
+    pub fn disk(mut self, directory: &Path, bus: Bus, bytes: u64) -> MachineSpec {
         let position = self.disks.len();
         self.disks.push(DiskSpec {
             path: directory.join(format!("{}-disk{position}.raw", self.name)),
