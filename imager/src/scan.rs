@@ -210,3 +210,6 @@ fn push_whole_units(tidy: &mut Vec<Range<u64>>, range: Range<u64>) {
         _ => tidy.push(whole),
     }
 }
+
+#[cfg(test)]
+mod tests;
