@@ -74,8 +74,12 @@ impl Announce {
         }
     }
 
-    /// Takes a datagram apart without checking its signature: to see cheaply whether it is news.
-    pub(crate) fn peek(datagram: &[u8]) -> Result<Announce, WireError> {
+    /// Takes a datagram apart without checking its signature: enough to see whether it is news, and
+    /// to believe nothing.
+    ///
+    /// # Errors
+    /// A datagram of another form, or a field out of range.
+    pub fn peek(datagram: &[u8]) -> Result<Announce, WireError> {
         let (body, _) = datagram
             .split_last_chunk::<SIGNATURE_BYTES>()
             .ok_or(WireError::Truncated)?;
