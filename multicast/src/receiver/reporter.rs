@@ -102,7 +102,13 @@ impl Reporter {
             Phase::Done => silent >= REPEAT_DONE,
             Phase::Leaving => true,
             Phase::Joining => quiet || asks_for_preamble(now, standing, session),
-            Phase::Receiving => quiet || self.from > 0 || asks_for_repair(now, standing, session),
+            Phase::Receiving => {
+                // Before the payload flows there is nothing to miss, and a full machine asks for nothing.
+                let hungry = standing.payload.as_ref().is_some_and(Table::is_hungry);
+                (quiet && session.started && hungry)
+                    || self.from > 0
+                    || asks_for_repair(now, standing, session)
+            }
             Phase::Surveying | Phase::Settling => false,
         }
     }
@@ -160,8 +166,18 @@ impl Reporter {
         let from = self.from.min(table.len());
         let mut runs: Vec<Run> = Vec::new();
         let mut end = table.len();
+        // Who has had to drop what it wanted asks for no more than it can take.
+        let mut ration = table.ration();
         for (index, deficit) in (from..table.len()).filter_map(|index| lacking(table, index)) {
             let block = id(index);
+            let deficit = match deficit {
+                WHOLE if ration < table.memory(index) => 0,
+                WHOLE => {
+                    ration -= table.memory(index);
+                    WHOLE
+                }
+                some => some,
+            };
             let full = runs.len() == MAX_RUNS;
             match runs.last_mut() {
                 Some(run) if run.deficit == deficit && run.first.0 + run.count == block.0 => {

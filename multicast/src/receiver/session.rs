@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) preamble_bytes: u32,
     pub(super) symbol_bytes: u16,
     pub(super) interval: Duration,
+    /// Whether the payload flows.
+    pub(super) started: bool,
     /// When the sender was heard last.
     pub(super) heard: Instant,
     number: u32,
@@ -64,6 +66,7 @@ impl Session {
             preamble_bytes: announce.preamble_bytes,
             symbol_bytes: announce.symbol_bytes,
             interval: Duration::from_millis(u64::from(announce.interval_millis)),
+            started: announce.started,
             heard: now,
             number: announce.number,
             served: announce.served.clone(),
@@ -90,6 +93,7 @@ impl Session {
     pub(super) fn update(&mut self, now: Instant, from: SocketAddr, announce: Announce) {
         self.sender = from;
         self.heard = now;
+        self.started = announce.started;
         self.number = announce.number;
         self.interval = Duration::from_millis(u64::from(announce.interval_millis));
         self.served = announce.served;

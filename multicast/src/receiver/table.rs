@@ -60,6 +60,8 @@ pub(super) struct Table {
     ready: VecDeque<(u32, Vec<u8>)>,
     open_bytes: usize,
     lacking: u32,
+    /// Symbols have had to be dropped for want of memory.
+    was_full: bool,
 }
 
 impl Table {
@@ -80,6 +82,7 @@ impl Table {
             ready: VecDeque::new(),
             open_bytes: 0,
             lacking: wanted.iter().filter(|wanted| **wanted).count() as u32,
+            was_full: false,
         }
     }
 
@@ -101,6 +104,31 @@ impl Table {
             .copied()
             .unwrap_or(State::Unwanted);
         (state, self.open.get(&index).map_or(0, Assembly::deficit))
+    }
+
+    /// Memory that block `index` takes while it is open, in bytes.
+    pub(super) fn memory(&self, index: u32) -> usize {
+        let payload_bytes = self.layout.bytes(index).unwrap_or(0);
+        payload_bytes.next_multiple_of(u32::from(self.symbol_bytes)) as usize
+    }
+
+    /// Bytes of whole blocks that may be asked for: all, unless the sink has been too slow before.
+    pub(super) fn ration(&self) -> usize {
+        if self.was_full {
+            MAX_OPEN_BYTES.saturating_sub(self.open_bytes)
+        } else {
+            usize::MAX
+        }
+    }
+
+    /// Whether something lacks that there is room for.
+    pub(super) fn is_hungry(&self) -> bool {
+        let lacks = |(at, state): (usize, &State)| match state {
+            State::Wanted => self.memory(at as u32) <= self.ration(),
+            State::Open => true,
+            State::Unwanted | State::Ready | State::Delivered => false,
+        };
+        self.states.iter().enumerate().any(lacks)
     }
 
     /// Whether symbol `number` of block `index` is a source symbol.
@@ -138,8 +166,9 @@ impl Table {
         }
         if !self.open.contains_key(&index) {
             let payload_bytes = self.layout.bytes(index).unwrap_or(0);
-            let memory = payload_bytes.next_multiple_of(u32::from(self.symbol_bytes)) as usize;
+            let memory = self.memory(index);
             if !guard!("max_open", self.make_room(now, memory)) {
+                self.was_full = true;
                 return Taken::NoRoom;
             }
             let assembly = Assembly::new(now, payload_bytes, self.symbol_bytes);

@@ -14,25 +14,27 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::block::{BlockId, Layout, MAX_PREAMBLE_BYTES};
 use crate::clock::Instant;
 use crate::fec::{Fec, ReedSolomon};
 use crate::guard::guard;
-use crate::wire::{Announce, Data, MAX_ACKED, MAX_SERVED, Phase, Report, Served};
+use crate::wire::{Announce, Data, MAX_SERVED, Phase, Report, Served};
 
 mod config;
 mod demand;
 mod event;
 mod flight;
+mod herald;
 mod machines;
+mod rules;
 mod shelf;
 #[cfg(test)]
 mod tests;
 
-use demand::{Demand, Gate};
+use demand::Demand;
 use flight::Flight;
+use herald::Herald;
 use machines::Machines;
 use shelf::Shelf;
 
@@ -41,31 +43,14 @@ pub use config::{
 };
 pub use event::{Destination, ReceiverInfo, SenderEvent, SenderStats};
 
-/// Time between announces.
-const ANNOUNCE_EVERY: Duration = Duration::from_millis(100);
-/// An announce with an acknowledgement does not wait longer than this.
-const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(5);
-/// Announces that say the session is over, and the time between them.
+/// Announces that say the session is over.
 const FAREWELLS: u32 = 5;
-const FAREWELL_EVERY: Duration = Duration::from_millis(50);
-/// Bounds of the time between two reports of one machine.
-const INTERVAL_MIN: Duration = Duration::from_millis(20);
-const INTERVAL_MAX: Duration = Duration::from_millis(2000);
-/// What a report costs on the wire, about.
-const REPORT_BYTES: u64 = 200;
-/// Reports may cost one in so many bytes of the session's rate.
-const REPORT_SHARE: u64 = 100;
-/// A machine is given up after so many intervals of silence, but not before `SILENCE_MIN`.
-const SILENCE_INTERVALS: u32 = 16;
-const SILENCE_MIN: Duration = Duration::from_secs(10);
 /// Symbols of one block in a row before others get their turn.
 const RUN_SYMBOLS: u32 = 128;
 /// Blocks looked at for the next run; those not at hand are asked for.
 const LOOK_AHEAD: usize = 4;
 /// The machine whose loss decides how much repair is sent along, in percent of the machines.
 const LOSS_PERCENTILE: usize = 90;
-/// Acknowledgements that wait for an announce, at most: the rest asks again.
-const MAX_ACK_QUEUE: usize = 1024;
 /// Events that wait for the driver, at most; it is told of the rest by the state itself.
 const MAX_EVENTS: usize = 4096;
 
@@ -93,10 +78,8 @@ pub struct Sender<F = ReedSolomon> {
     /// The block being sent, and how many of its symbols may follow in a row.
     run: Option<(u32, u32)>,
     sequence: u32,
-    announces: u32,
-    announce_at: Instant,
+    herald: Herald,
     last_heard: Instant,
-    acks: VecDeque<u64>,
     events: VecDeque<SenderEvent>,
     stats: SenderStats,
 }
@@ -145,10 +128,8 @@ impl<F: Fec> Sender<F> {
             everything: true,
             run: None,
             sequence: 0,
-            announces: 0,
-            announce_at: now,
+            herald: Herald::new(now),
             last_heard: now,
-            acks: VecDeque::new(),
             events: VecDeque::new(),
             stats: SenderStats::default(),
         };
@@ -199,7 +180,7 @@ impl<F: Fec> Sender<F> {
             self.tell(SenderEvent::Lost { id, said_so: true });
         }
         if report.phase == Phase::Done {
-            self.acknowledge(now, id);
+            self.herald.acknowledge(now, id);
         }
         if Flight::reaches(self.sequence, report.as_of) {
             self.take_deficits(report);
@@ -222,13 +203,6 @@ impl<F: Fec> Sender<F> {
                 }
             }
         }
-    }
-
-    fn acknowledge(&mut self, now: Instant, id: u64) {
-        if self.acks.len() < MAX_ACK_QUEUE && !self.acks.contains(&id) {
-            self.acks.push_back(id);
-        }
-        self.announce_at = self.announce_at.min(now.after(ACKNOWLEDGE_WITHIN));
     }
 
     /// Does what is due at `now`.
@@ -258,46 +232,11 @@ impl<F: Fec> Sender<F> {
         }
     }
 
-    fn may_start(&self, now: Instant) -> bool {
-        let rule = self.config.start;
-        let ready = self.machines.ready();
-        let waited = self
-            .machines
-            .first_heard()
-            .is_some_and(|first| now.since(first) >= rule.wait);
-        ready >= rule.receivers as usize || (waited && ready > 0)
-    }
-
-    /// Everybody who was waited for has come and gone without being ready.
-    fn is_deserted(&self, now: Instant) -> bool {
-        let came = self.machines.known() >= self.config.start.receivers as usize;
-        came && self.machines.active() == 0 && now.since(self.last_heard) >= self.config.linger
-    }
-
-    fn is_over(&self, now: Instant) -> bool {
-        let idle = !self.is_blind() || self.demand.blocks_left(self.gate()) == 0;
-        idle && self.machines.active() == 0 && now.since(self.last_heard) >= self.config.linger
-    }
-
-    /// Nobody was asked for: the payload goes out once even if nobody is heard.
-    fn is_blind(&self) -> bool {
-        self.config.start.receivers == 0
-    }
-
-    fn gate(&self) -> Gate {
-        let somebody = self.is_blind() || self.machines.active() > 0;
-        match self.stage {
-            Stage::Flowing if self.everything && somebody => Gate::Everything,
-            Stage::Flowing if !self.everything => Gate::Wanted,
-            _ => Gate::Preamble,
-        }
-    }
-
     /// Appends the next datagram to `out`, if there is one. The caller paces: data is always ready
     /// while somebody lacks something. All data datagrams of a session have the same length.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Destination> {
         let before = out.len();
-        let due = now >= self.announce_at && self.stage != Stage::Finished;
+        let due = now >= self.herald.due() && self.stage != Stage::Finished;
         if due {
             self.announce(now, out);
         } else if matches!(self.stage, Stage::Waiting | Stage::Flowing) {
@@ -313,28 +252,17 @@ impl<F: Fec> Sender<F> {
     }
 
     fn announce(&mut self, now: Instant, out: &mut Vec<u8>) {
-        let mut every = ANNOUNCE_EVERY;
-        let ended = matches!(self.stage, Stage::Ending { .. });
-        if let Stage::Ending { farewells } = self.stage {
-            every = FAREWELL_EVERY;
-            self.stage = Stage::Ending {
-                farewells: farewells - 1,
-            };
-            if farewells == 1 {
-                self.stage = Stage::Finished;
-                self.tell(SenderEvent::Finished);
-            }
-        }
-        self.announces += 1;
-        self.stats.announces += 1;
+        let started = self.stage == Stage::Flowing;
+        let ended = self.take_farewell();
         self.flight.prune(self.sequence);
-        let acked = self.acks.drain(..self.acks.len().min(MAX_ACKED)).collect();
-        let served = self.demand.served(MAX_SERVED);
+        self.demand.expect_loss(self.machines.loss(LOSS_PERCENTILE));
+        let (number, acked) = self.herald.announce(now, ended);
+        let served = self.demand.served(MAX_SERVED).into_iter();
         let announce = Announce {
             session: self.config.session,
             sequence: self.sequence,
-            number: self.announces,
-            started: self.stage == Stage::Flowing,
+            number,
+            started,
             ended,
             verify_key: self.config.signing_key.verify_key(),
             object_id: self.config.object_id,
@@ -343,16 +271,27 @@ impl<F: Fec> Sender<F> {
             interval_millis: self.interval().as_millis() as u16,
             receivers: self.machines.active() as u16,
             served: served
-                .into_iter()
                 .map(|(block, symbols)| Served { block, symbols })
                 .collect(),
             acked,
         };
         announce.pack(&self.config.signing_key, out);
-        self.announce_at = now.after(every);
-        if !self.acks.is_empty() {
-            self.announce_at = now.after(ACKNOWLEDGE_WITHIN);
+        self.stats.announces += 1;
+    }
+
+    /// Whether the session is over; the last announce that says so finishes it.
+    fn take_farewell(&mut self) -> bool {
+        let Stage::Ending { farewells } = self.stage else {
+            return false;
+        };
+        self.stage = Stage::Ending {
+            farewells: farewells - 1,
+        };
+        if farewells == 1 {
+            self.stage = Stage::Finished;
+            self.tell(SenderEvent::Finished);
         }
+        true
     }
 
     fn data(&mut self, out: &mut Vec<u8>) -> Option<()> {
@@ -413,7 +352,7 @@ impl<F: Fec> Sender<F> {
     /// [`poll_transmit`](Sender::poll_transmit) are due even though nothing arrives: with the next
     /// announce. Nothing that a sender waits for needs a finer clock. `None` when all is over.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        Some(self.announce_at).filter(|_| self.stage != Stage::Finished)
+        Some(self.herald.due()).filter(|_| self.stage != Stage::Finished)
     }
 
     /// Gives the payload of a block that [`SenderEvent::NeedBlock`] asked for.
@@ -441,7 +380,7 @@ impl<F: Fec> Sender<F> {
             self.stage = Stage::Ending {
                 farewells: FAREWELLS,
             };
-            self.announce_at = now;
+            self.herald.hurry(now);
         }
     }
 
@@ -458,17 +397,6 @@ impl<F: Fec> Sender<F> {
     /// Payload blocks that somebody lacks still, as far as is known.
     pub fn blocks_left(&self) -> u32 {
         self.demand.blocks_left(self.gate())
-    }
-
-    /// How often a machine is to report: the whole room costs less than a hundredth of the rate.
-    fn interval(&self) -> Duration {
-        let room = self.machines.active() as u64 * REPORT_BYTES * REPORT_SHARE * 8;
-        let micros = room.saturating_mul(1_000_000) / self.config.rate_bits.max(1);
-        Duration::from_micros(micros).clamp(INTERVAL_MIN, INTERVAL_MAX)
-    }
-
-    fn silence(&self) -> Duration {
-        (self.interval() * SILENCE_INTERVALS).max(SILENCE_MIN)
     }
 
     fn tell(&mut self, event: SenderEvent) {
