@@ -80,8 +80,8 @@ const STORAGE: &[&str] = &[
     "rtsx_pci_sdmmc",
 ];
 
-/// Buses and platform: what the above is plugged into, packet sockets for DHCP, the firmware's variables, entropy of a
-/// virtual machine, watchdogs.
+/// Buses and platform: what the above is plugged into, the firmware's variables, entropy of a virtual machine, and
+/// watchdogs with the chipset drivers that make Intel's appear.
 const PLATFORM: &[&str] = &[
     "virtio_pci",
     "virtio_mmio",
@@ -92,7 +92,8 @@ const PLATFORM: &[&str] = &[
     "ehci_pci",
     "ohci_pci",
     "uhci_hcd",
-    "af_packet",
+    "lpc_ich",
+    "i2c_i801",
     "efivarfs",
     "i6300esb",
     "iTCO_wdt",
