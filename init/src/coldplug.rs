@@ -19,8 +19,8 @@ const SLOW: Duration = Duration::from_secs(3);
 const QUIET_WALKS: u32 = 75;
 /// How deep `/sys/devices` may be nested; USB hubs behind bridges reach 20.
 const DEPTH_MAX: u32 = 40;
-/// Modules no device asks for by name.
-const ALWAYS: &[&str] = &["efivarfs"];
+/// Modules no device asks for by name. Cards of the MMC bus have no `modalias` in `/sys`.
+const ALWAYS: &[&str] = &["efivarfs", "mmc_block"];
 
 /// Walks `/sys` and loads modules.
 #[derive(Debug)]
