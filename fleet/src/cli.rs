@@ -1,10 +1,12 @@
 //! The command line: what there is, and how it ends.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::cmd::lab;
+use crate::cmd::{
+    appliance, image, job, lab, machine, power, receive, send, serve, status, store_image,
+};
 use crate::exit::{Exit, exit_of};
 
 /// One image, a whole room of machines, once over the wire
@@ -29,7 +31,28 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Appliance(appliance::ApplianceArgs),
+    /// Make, check and restore images; enter them into the server
+    #[command(subcommand)]
+    Image(ImageCommand),
+    #[command(subcommand)]
+    Job(job::JobCommand),
     Lab(lab::LabArgs),
+    #[command(subcommand)]
+    Machine(machine::MachineCommand),
+    Power(power::PowerArgs),
+    Receive(receive::ReceiveArgs),
+    Send(send::SendArgs),
+    Serve(serve::ServeArgs),
+    Status(status::StatusArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    #[command(flatten)]
+    File(image::ImageCommand),
+    #[command(flatten)]
+    Store(store_image::StoreImageCommand),
 }
 
 /// The whole command line as clap sees it, for documentation and tests.
@@ -62,12 +85,19 @@ pub fn run() -> Exit {
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
-    let Cli {
-        json: _,
-        dir: _,
-        command,
-    } = cli;
+    let Cli { json, dir, command } = cli;
+    let dir: &Path = &dir;
     match command {
+        Command::Appliance(args) => appliance::run(args, json),
+        Command::Image(ImageCommand::File(command)) => image::run(&command, json),
+        Command::Image(ImageCommand::Store(command)) => store_image::run(command, dir, json),
+        Command::Job(command) => job::run(command, dir, json),
         Command::Lab(args) => lab::run(args),
+        Command::Machine(command) => machine::run(command, dir, json),
+        Command::Power(args) => power::run(args, dir, json),
+        Command::Receive(args) => receive::run(&args, json),
+        Command::Send(args) => send::run(&args, json),
+        Command::Serve(args) => serve::run(&args, dir, json),
+        Command::Status(args) => status::run(&args, dir, json),
     }
 }

@@ -1,12 +1,27 @@
 //! What do we want each machine to be, and how do we get there? Server, power drivers and the command line.
 
 mod adapter;
+mod api;
 mod cli;
+mod client;
 mod cmd;
+mod config;
 mod confirm;
+mod data_dir;
 mod exit;
+mod fleet;
 mod interrupt;
+mod job;
+mod machine;
+mod pki;
+mod power;
 mod progress;
+mod secret;
+mod server;
+mod session;
+mod store;
+mod sys;
+mod table;
 mod units;
 
 pub use adapter::{DeployOutcome, DeploySink, ImageSource};

@@ -1,0 +1,49 @@
+//! What the command line and the server say to each other, beyond the rows of the store.
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::Job;
+use crate::machine::{Machine, Sighting};
+use crate::power::PowerAction;
+use crate::session::SessionStatus;
+
+/// Answer of `GET /api/v1/machines`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct MachineList {
+    /// Machines that were entered.
+    pub(crate) machines: Vec<Machine>,
+    /// Strangers that asked for something to boot.
+    pub(crate) seen: Vec<Sighting>,
+}
+
+/// Answer of `GET /api/v1/status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// The server's version.
+    pub(crate) version: String,
+    /// Machines that were entered.
+    pub(crate) machines: usize,
+    /// Strangers seen.
+    pub(crate) seen: usize,
+    /// Images.
+    pub(crate) images: usize,
+    /// What multicasts now.
+    pub(crate) sessions: Vec<SessionStatus>,
+    /// The last job of each machine, by name.
+    pub(crate) jobs: Vec<Job>,
+}
+
+/// Body of `POST /api/v1/power`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PowerRequest {
+    /// What to do.
+    pub(crate) action: PowerAction,
+    /// Names of the machines.
+    pub(crate) machines: Vec<String>,
+}
+
+/// Jobs in one answer.
+pub(crate) const JOBS_MAX: u32 = 10_000;
+/// Events in one answer.
+pub(crate) const EVENTS_MAX: u32 = 1_000;

@@ -1,0 +1,296 @@
+//! `netflash job`
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use netflash_pxe::{DiskSelector, FreePolicy, LastAction, VerifyPolicy};
+
+use super::show;
+use crate::Exit;
+use crate::api::MachineList;
+use crate::client::Client;
+use crate::confirm::confirm_erasing;
+use crate::fleet::FlashRequest;
+use crate::interrupt::stop_on_signal;
+use crate::job::{FlashWish, Job, JobState};
+use crate::progress::StatusLine;
+use crate::table::{Table, bytes};
+
+/// How often a watched job is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Order, watch and cancel jobs
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    Flash(FlashArgs),
+    List(ListArgs),
+    Show(IdArgs),
+    Watch(WatchArgs),
+    Cancel(CancelArgs),
+}
+
+/// Flash machines with an image as soon as they boot over the network
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  netflash job flash debian-13 --machines lab1,lab2 --disk auto")]
+pub(crate) struct FlashArgs {
+    /// Name of the image
+    image: String,
+    /// Names of the machines, separated by commas
+    #[arg(
+        long,
+        value_delimiter = ',',
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    machines: Vec<String>,
+    /// All machines that were entered
+    #[arg(long)]
+    all: bool,
+    /// Disk to erase: auto, serial:…, wwn:…, /dev/… or size:200G..300G
+    #[arg(long, value_name = "SELECTOR", default_value = "auto")]
+    disk: DiskSelector,
+    /// What becomes of space the image does not use
+    #[arg(long, value_enum, default_value = "leave")]
+    free: FreeWord,
+    /// How much is read back
+    #[arg(long, value_enum, default_value = "full")]
+    verify: VerifyWord,
+    /// What a machine does afterwards
+    #[arg(long = "then", value_enum, default_value = "reboot")]
+    last: LastWord,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FreeWord {
+    Leave,
+    Discard,
+    Zero,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum VerifyWord {
+    Full,
+    Sample,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LastWord {
+    Reboot,
+    Poweroff,
+    Wait,
+}
+
+/// List jobs, the newest first
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  netflash job list --active")]
+pub(crate) struct ListArgs {
+    /// Only jobs that are not over
+    #[arg(long)]
+    active: bool,
+}
+
+/// Show all that is known of a job
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  netflash job show 7 --json")]
+pub(crate) struct IdArgs {
+    /// Its number
+    id: u64,
+}
+
+/// Wait for jobs to be over; fails when one of them did
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  netflash job watch 7 8 9")]
+pub(crate) struct WatchArgs {
+    /// Their numbers; all active jobs unless given
+    ids: Vec<u64>,
+}
+
+/// Cancel jobs
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  netflash job cancel 7")]
+pub(crate) struct CancelArgs {
+    /// Their numbers
+    #[arg(required = true)]
+    ids: Vec<u64>,
+}
+
+pub(crate) fn run(command: JobCommand, dir: &Path, json: bool) -> anyhow::Result<Exit> {
+    let client = Client::find(dir)?;
+    match command {
+        JobCommand::Flash(args) => flash(&client, args, json),
+        JobCommand::List(args) => {
+            let mut jobs: Vec<Job> = client.get("jobs")?;
+            jobs.retain(|job| !args.active || job.state.is_active());
+            show(json, &jobs, || table(&jobs))?;
+            Ok(Exit::Done)
+        }
+        JobCommand::Show(args) => {
+            let job: Job = client.get(&format!("jobs/{}", args.id))?;
+            show(json, &job, || table(std::slice::from_ref(&job)))?;
+            Ok(Exit::Done)
+        }
+        JobCommand::Watch(args) => watch(&client, args.ids, json),
+        JobCommand::Cancel(args) => {
+            let mut jobs: Vec<Job> = Vec::new();
+            for id in args.ids {
+                jobs.push(client.post(&format!("jobs/{id}/cancel"), &())?);
+            }
+            show(json, &jobs, || table(&jobs))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn flash(client: &Client, args: FlashArgs, json: bool) -> anyhow::Result<Exit> {
+    let names = if args.all {
+        let list: MachineList = client.get("machines")?;
+        list.machines
+            .into_iter()
+            .map(|machine| machine.name)
+            .collect()
+    } else {
+        args.machines
+    };
+    anyhow::ensure!(
+        !names.is_empty(),
+        "there is no machine; netflash machine add enters one"
+    );
+    confirm_erasing(
+        &format!("disk {} of {}", args.disk, names.join(", ")),
+        args.yes,
+    )?;
+    let request = FlashRequest {
+        image: args.image,
+        // Exactly the machines that were named in the question, not those entered since.
+        machines: Some(names),
+        wish: FlashWish {
+            disk: args.disk,
+            free: match args.free {
+                FreeWord::Leave => FreePolicy::Leave,
+                FreeWord::Discard => FreePolicy::Discard,
+                FreeWord::Zero => FreePolicy::Zero,
+            },
+            verify: match args.verify {
+                VerifyWord::Full => VerifyPolicy::Full,
+                VerifyWord::Sample => VerifyPolicy::Sample,
+            },
+            last: match args.last {
+                LastWord::Reboot => LastAction::Reboot,
+                LastWord::Poweroff => LastAction::PowerOff,
+                LastWord::Wait => LastAction::Wait,
+            },
+        },
+    };
+    let jobs: Vec<Job> = client.post("jobs/flash", &request)?;
+    show(json, &jobs, || table(&jobs))?;
+    Ok(Exit::Done)
+}
+
+fn watch(client: &Client, ids: Vec<u64>, json: bool) -> anyhow::Result<Exit> {
+    let stop = stop_on_signal()?;
+    let ids = if ids.is_empty() {
+        let jobs: Vec<Job> = client.get("jobs")?;
+        jobs.iter()
+            .filter(|job| job.state.is_active())
+            .map(|job| job.id)
+            .collect()
+    } else {
+        ids
+    };
+    let mut line = StatusLine::new();
+    let mut known: BTreeMap<u64, (JobState, String)> = BTreeMap::new();
+    loop {
+        let mut jobs: Vec<Job> = Vec::new();
+        for id in &ids {
+            jobs.push(client.get(&format!("jobs/{id}"))?);
+        }
+        for job in &jobs {
+            let now = (job.state, job.reason.clone());
+            if known.insert(job.id, now.clone()) != Some(now) && !json {
+                line.clear();
+                println!("{}", sentence(job));
+            }
+        }
+        if jobs.iter().all(|job| !job.state.is_active()) {
+            line.clear();
+            show(json, &jobs, || table(&jobs))?;
+            let all_done = jobs.iter().all(|job| job.state == JobState::Done);
+            return Ok(if all_done { Exit::Done } else { Exit::Failed });
+        }
+        line.show(&summary(&jobs));
+        if stop.load(Ordering::Relaxed) {
+            line.clear();
+            return Ok(Exit::Interrupted);
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+fn sentence(job: &Job) -> String {
+    let reason = if job.reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", job.reason)
+    };
+    format!("job {} {} {}{reason}", job.id, job.machine_name, job.state)
+}
+
+fn summary(jobs: &[Job]) -> String {
+    let active = jobs.iter().filter(|job| job.state.is_active());
+    let words: Vec<String> = active
+        .take(6)
+        .map(|job| format!("{} {} {}", job.machine_name, job.state, percent(job)))
+        .collect();
+    words.join(", ")
+}
+
+/// How much of the image is on the disk.
+pub(crate) fn percent(job: &Job) -> String {
+    match job.progress {
+        _ if job.state == JobState::Done => "100 %".to_owned(),
+        Some(progress) if progress.total_bytes > 0 => {
+            let share =
+                progress.done_bytes.min(progress.total_bytes) as f64 / progress.total_bytes as f64;
+            format!("{:.0} %", share * 100.0)
+        }
+        _ => "-".to_owned(),
+    }
+}
+
+/// Jobs as people read them.
+pub(crate) fn table(jobs: &[Job]) -> String {
+    let mut table = Table::new(["JOB", "MACHINE", "STATE", "IMAGE", "DONE", "RATE", ""]);
+    for job in jobs {
+        let active = job.state.is_active();
+        let rate = job
+            .progress
+            .filter(|_| active)
+            .map(|p| format!("{}/s", bytes(p.bytes_per_second)));
+        table.row([
+            job.id.to_string(),
+            job.machine_name.clone(),
+            job.state.to_string(),
+            job.image_name.clone(),
+            percent(job),
+            rate.unwrap_or_default(),
+            match &job.report {
+                Some(report) => format!(
+                    "{} in {:.0} s, {} received",
+                    report.disk,
+                    report.seconds,
+                    bytes(report.received_bytes)
+                ),
+                None => job.reason.clone(),
+            },
+        ]);
+    }
+    table.render()
+}

@@ -1,0 +1,309 @@
+//! The server's one configuration file, `netflash.toml`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::units;
+
+/// What is written into an empty directory: every setting with its default.
+pub(crate) const TEMPLATE: &str = include_str!("config/netflash.toml");
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file cannot be read.
+    #[error("reading {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file makes no sense.
+    #[error("{path}: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what, from the TOML parser.
+        message: String,
+    },
+    /// A value makes no sense.
+    #[error("{path}: {setting}: {problem}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// Which setting.
+        setting: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// The whole file. Every setting has a default.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) listen: Listen,
+    pub(crate) boot: BootConfig,
+    pub(crate) dhcp: Option<DhcpConfig>,
+    pub(crate) multicast: MulticastConfig,
+    /// Power profiles by name, see [`PowerProfile`].
+    pub(crate) power: BTreeMap<String, PowerProfile>,
+}
+
+/// Where the server answers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Listen {
+    /// TLS: agents and the command line.
+    pub(crate) https: SocketAddrV4,
+    /// Plain HTTP: what firmware and iPXE load. Holds no secret.
+    pub(crate) http: SocketAddrV4,
+    /// The address machines reach this server by. Without it: the one the machine used, as its request says.
+    pub(crate) address: Option<Ipv4Addr>,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Listen {
+            https: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8443),
+            http: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8080),
+            address: None,
+        }
+    }
+}
+
+/// How the agent is booted.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BootConfig {
+    /// Directory with `vmlinuz` and `initramfs.img`, relative to the data directory.
+    pub(crate) appliance: PathBuf,
+    /// Consoles of the agent's kernel; the last one becomes `/dev/console`.
+    pub(crate) console: String,
+    /// More kernel parameters.
+    pub(crate) kernel_extra: String,
+    /// Boots of the agent without progress after which a job fails.
+    pub(crate) fruitless_boots_max: u32,
+    /// Seconds a one-time token is good for.
+    pub(crate) token_seconds: u64,
+}
+
+impl Default for BootConfig {
+    fn default() -> Self {
+        BootConfig {
+            appliance: "appliance".into(),
+            console: "console=tty0 console=ttyS0,115200".to_owned(),
+            kernel_extra: String::new(),
+            fruitless_boots_max: 5,
+            token_seconds: 900,
+        }
+    }
+}
+
+/// DHCP and TFTP by a dnsmasq that the server starts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DhcpConfig {
+    /// The interface of the isolated network.
+    pub(crate) interface: String,
+    /// First and last address to give out.
+    pub(crate) range: [Ipv4Addr; 2],
+    /// Network mask.
+    #[serde(default = "default_netmask")]
+    pub(crate) netmask: Ipv4Addr,
+    /// iPXE for UEFI machines: `snponly.efi` or `ipxe.efi`.
+    #[serde(default = "default_uefi_loader")]
+    pub(crate) uefi_loader: String,
+    /// iPXE for BIOS machines: `undionly.kpxe` or `ipxe.pxe`.
+    #[serde(default = "default_bios_loader")]
+    pub(crate) bios_loader: String,
+}
+
+fn default_netmask() -> Ipv4Addr {
+    Ipv4Addr::new(255, 255, 255, 0)
+}
+
+fn default_uefi_loader() -> String {
+    "snponly.efi".to_owned()
+}
+
+fn default_bios_loader() -> String {
+    "undionly.kpxe".to_owned()
+}
+
+/// How images are sent.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct MulticastConfig {
+    /// Interface to send on; `auto` takes the only candidate.
+    pub(crate) interface: String,
+    /// First group; each session takes the next address.
+    pub(crate) group: SocketAddrV4,
+    /// Routers a datagram may pass, plus one.
+    pub(crate) ttl: u32,
+    /// Bits per second on the wire, such as `900M`.
+    pub(crate) rate: String,
+    /// Seconds to wait, after the first machine is ready, for the others.
+    pub(crate) wait_seconds: u64,
+    /// Whether receivers on the server itself hear the session.
+    pub(crate) loopback: bool,
+}
+
+impl Default for MulticastConfig {
+    fn default() -> Self {
+        MulticastConfig {
+            interface: "auto".to_owned(),
+            group: units::DEFAULT_GROUP,
+            ttl: 1,
+            rate: "900M".to_owned(),
+            wait_seconds: 60,
+            loopback: false,
+        }
+    }
+}
+
+/// How machines of one kind are switched on and off. A machine names it as `PROFILE:ADDRESS`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "driver", rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum PowerProfile {
+    /// QEMU's machine protocol on a Unix socket; the address is the socket's path.
+    Qmp {
+        /// Starts the machine when there is no socket. `{name}` and `{address}` are replaced.
+        #[serde(default)]
+        start: Vec<String>,
+        /// Seconds an action may take.
+        #[serde(default = "default_power_deadline")]
+        deadline_seconds: u64,
+    },
+    /// Programs. `{name}`, `{address}` and `{mac}` are replaced; no shell is involved.
+    Command {
+        /// Switches on.
+        on: Vec<String>,
+        /// Switches off, hard.
+        off: Vec<String>,
+        /// Off and on; without it, `off` and then `on`.
+        #[serde(default)]
+        cycle: Vec<String>,
+        /// Prints `on` or `off`.
+        status: Vec<String>,
+        /// Seconds an action may take.
+        #[serde(default = "default_power_deadline")]
+        deadline_seconds: u64,
+    },
+}
+
+fn default_power_deadline() -> u64 {
+    20
+}
+
+impl Config {
+    /// Read and check a file.
+    pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Config::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        let config: Config = toml::from_str(text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        if let Err((setting, problem)) = config.check() {
+            return Err(ConfigError::Value {
+                path: path.to_owned(),
+                setting: setting.to_owned(),
+                problem,
+            });
+        }
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if units::parse_rate(&self.multicast.rate).is_err() {
+            let problem = format!("{:?} is no rate; write it like 900M", self.multicast.rate);
+            return Err(("multicast.rate", problem));
+        }
+        if !self.multicast.group.ip().is_multicast() {
+            let problem = format!("{} is no multicast group", self.multicast.group.ip());
+            return Err(("multicast.group", problem));
+        }
+        if self.boot.fruitless_boots_max == 0 {
+            return Err(("boot.fruitless_boots_max", "must be at least 1".to_owned()));
+        }
+        if let Some(dhcp) = &self.dhcp {
+            let plain = |text: &str| {
+                !text.is_empty()
+                    && text
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b"._-@".contains(&b))
+            };
+            // These go into dnsmasq's configuration: a line end or a comma would be another option.
+            if !plain(&dhcp.interface) {
+                return Err((
+                    "dhcp.interface",
+                    format!("{:?} is no interface", dhcp.interface),
+                ));
+            }
+            if !plain(&dhcp.uefi_loader) || !plain(&dhcp.bios_loader) {
+                return Err((
+                    "dhcp.uefi_loader, dhcp.bios_loader",
+                    "must be file names".to_owned(),
+                ));
+            }
+            if dhcp.range[0] > dhcp.range[1] {
+                return Err((
+                    "dhcp.range",
+                    "the first address is above the last".to_owned(),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Config, PowerProfile, TEMPLATE};
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("netflash.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_template_says_the_defaults() {
+        let template = parse(TEMPLATE).expect("the template is valid");
+        assert_eq!(format!("{template:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn the_examples_in_the_template_are_valid() {
+        let uncommented: String = TEMPLATE
+            .lines()
+            .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config = parse(&uncommented).expect("the examples are valid");
+        assert!(config.dhcp.is_some());
+        assert!(matches!(config.power["vm"], PowerProfile::Qmp { .. }));
+        assert!(matches!(config.power["plug"], PowerProfile::Command { .. }));
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_place() {
+        assert!(parse("[listen]\nport = 1").is_err_and(|e| e.contains("port")));
+        assert!(parse("[multicast]\nrate = 'fast'").is_err_and(|e| e.contains("multicast.rate")));
+        assert!(parse("[multicast]\ngroup = '10.0.0.1:5'").is_err());
+        let injected = "[dhcp]\ninterface = \"eth0\\nport=53\"\nrange = ['10.0.0.1', '10.0.0.2']";
+        assert!(parse(injected).is_err_and(|e| e.contains("dhcp.interface")));
+    }
+}

@@ -1,0 +1,150 @@
+//! The fleet: machines, images, jobs and sessions, and the rules between them.
+//!
+//! Everything here is synchronous and knows no HTTP; `server/` puts it on the network. One lock guards the store, and
+//! every operation holds it from reading to writing, so that no two requests decide on the same job at once.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use netflash_pxe::{Identity, KnownMachine, Resolution, resolve};
+
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::job::Job;
+use crate::machine::{Machine, StoredImage};
+use crate::session::{SessionError, Sessions};
+use crate::store::{Event, Store, StoreError};
+
+mod agents;
+mod booting;
+mod orders;
+mod stock;
+
+pub(crate) use booting::{BootRequest, Tickets};
+pub(crate) use orders::FlashRequest;
+pub(crate) use stock::NewImage;
+
+/// Why the fleet does not do what it is asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FleetError {
+    /// There is no such thing.
+    #[error("there is no {0}")]
+    Absent(String),
+    /// It will not.
+    #[error("{0}")]
+    Refused(String),
+    /// What was sent makes no sense.
+    #[error("{0}")]
+    Malformed(String),
+    /// The bearer is not good, or not good any more.
+    #[error("unknown bearer; say hello again")]
+    Unauthorized,
+    /// The token is not good.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The image cannot be sent.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+/// All the server knows and does.
+pub(crate) struct Fleet {
+    /// The configuration.
+    pub(crate) config: Config,
+    /// The server's directory.
+    pub(crate) dir: DataDir,
+    /// The authority's certificate, for `trust.img`.
+    pub(crate) ca_pem: String,
+    /// What multicasts now.
+    pub(crate) sessions: Sessions,
+    tickets: Mutex<Tickets>,
+    store: Mutex<Box<dyn Store>>,
+}
+
+impl Fleet {
+    /// A fleet with what its store remembers. Active jobs get their sessions again.
+    pub(crate) fn open(
+        config: Config,
+        dir: DataDir,
+        ca_pem: String,
+        store: Box<dyn Store>,
+    ) -> Result<Fleet, FleetError> {
+        let fleet = Fleet {
+            sessions: Sessions::new(config.multicast.clone()),
+            config,
+            dir,
+            ca_pem,
+            tickets: Mutex::new(Tickets::default()),
+            store: Mutex::new(store),
+        };
+        fleet.resume_jobs()?;
+        Ok(fleet)
+    }
+
+    fn store(&self) -> MutexGuard<'_, Box<dyn Store>> {
+        // Changes are transactions: a thread that died left nothing half done.
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last events, oldest first.
+    pub(crate) fn events(&self, after: i64, max: u32) -> Result<Vec<(i64, Event)>, FleetError> {
+        Ok(self.store().events(after, max)?)
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |elapsed| elapsed.as_secs())
+}
+
+fn event(kind: &str, machine: Option<&str>, job: Option<u64>, text: impl Into<String>) -> Event {
+    Event {
+        at: now(),
+        kind: kind.to_owned(),
+        machine: machine.map(str::to_owned),
+        job,
+        text: text.into(),
+    }
+}
+
+/// The event of a job that is now in another state.
+fn job_event(job: &Job) -> Event {
+    let kind = format!("job_{}", job.state);
+    event(
+        &kind,
+        Some(&job.machine_name),
+        Some(job.id),
+        job.reason.clone(),
+    )
+}
+
+fn find_machine(machines: Vec<Machine>, name: &str) -> Result<Machine, FleetError> {
+    let found = machines.into_iter().find(|machine| machine.name == name);
+    found.ok_or_else(|| FleetError::Absent(format!("machine {name:?}")))
+}
+
+fn find_image(images: Vec<StoredImage>, name: &str) -> Result<StoredImage, FleetError> {
+    let found = images.into_iter().find(|image| image.name == name);
+    found.ok_or_else(|| {
+        FleetError::Absent(format!("image {name:?}; netflash image list names them"))
+    })
+}
+
+/// Who an identity is, among `machines`.
+fn resolve_among(identity: &Identity, machines: &[Machine]) -> Resolution {
+    let known: Vec<KnownMachine> = machines
+        .iter()
+        .map(|machine| KnownMachine {
+            id: machine.id,
+            identity: machine.identity.clone(),
+        })
+        .collect();
+    resolve(identity, &known)
+}
+
+#[cfg(test)]
+mod tests;

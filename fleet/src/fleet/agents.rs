@@ -1,0 +1,277 @@
+//! What agents say: hello, "what is there to do?", and how it goes.
+
+use netflash_pxe::{
+    AgentEvent, EVENTS_MAX, EventKind, EventsAnswer, FlashOrder, Hello, Inventory, JobAnswer,
+    Order, Resolution, SessionTicket, Welcome, plain,
+};
+
+use super::{Fleet, FleetError, event, job_event, now, resolve_among};
+use crate::job::Job;
+use crate::machine::Machine;
+use crate::secret;
+use crate::store::Store;
+
+/// Seconds after which an agent without a job asks again.
+const POLL_SECONDS: u32 = 5;
+
+impl Fleet {
+    /// An agent's first words: its token decides which machine it is, and its identity must not contradict.
+    pub(crate) fn hello(&self, hello: &Hello) -> Result<Welcome, FleetError> {
+        hello
+            .check()
+            .map_err(|error| FleetError::Malformed(error.to_string()))?;
+        let mut store = self.store();
+        let token_hash = secret::hash(hello.token.trim());
+        let token = store.token(&token_hash)?.ok_or_else(|| {
+            FleetError::Forbidden("unknown token; boot over the network again".to_owned())
+        })?;
+        let machines = store.machines()?;
+        let resolution = resolve_among(&hello.identity, &machines);
+        let machine = machines
+            .into_iter()
+            .find(|machine| machine.id == token.machine);
+        let mut machine =
+            machine.ok_or_else(|| FleetError::Forbidden("this machine was removed".to_owned()))?;
+
+        let agent_key = secret::hash(&hello.agent_key.to_string());
+        match &token.bound_to {
+            Some(bound_to) if *bound_to == agent_key => {}
+            Some(_) => {
+                let text = "a used token came again with another agent's key: somebody copied it";
+                log::warn!("alert machine={} text={text:?}", machine.name);
+                store.log(&event("alert", Some(&machine.name), None, text))?;
+                return Err(FleetError::Forbidden(
+                    "this token is spent; boot over the network again".to_owned(),
+                ));
+            }
+            None if token.expires < now() => {
+                return Err(FleetError::Forbidden(
+                    "this token is too old; boot over the network again".to_owned(),
+                ));
+            }
+            None => {}
+        }
+        // An identity of nobody is fine: the token was made for a machine known by what iPXE told, and the agent may
+        // see less (no SMBIOS serial) or more. Another machine's identity is not.
+        if let Resolution::Known(id) = resolution
+            && id != machine.id
+        {
+            let text = "its token was made for this machine, but it is another one by its identity";
+            log::warn!("alert machine={} text={text:?}", machine.name);
+            store.log(&event("alert", Some(&machine.name), None, text))?;
+            return Err(FleetError::Forbidden(format!(
+                "this token was made for {}",
+                machine.name
+            )));
+        }
+
+        // The same token and key always give the same bearer, so that a repeated hello changes nothing.
+        let bearer = secret::hash(&format!(
+            "bearer {} {}",
+            hello.token.trim(),
+            hello.agent_key
+        ));
+        let bearer_hash = secret::hash(&bearer);
+        learn(&mut machine, hello);
+        machine.last_seen = Some(now());
+        let text = format!("agent {}", plain(&hello.agent_version, 32));
+        let greeted = event("agent_hello", Some(&machine.name), None, text);
+        if token.bound_to.is_none() {
+            store.bind_token(&token_hash, &agent_key, &bearer_hash, &greeted)?;
+        } else if store.bearer(&bearer_hash)?.is_none() {
+            return Err(FleetError::Forbidden(
+                "a newer agent of this machine is here already".to_owned(),
+            ));
+        }
+        store.update_machine(&machine, None)?;
+        let job = self.give_job(store.as_mut(), machine.id, &bearer_hash)?;
+        log::info!(
+            "agent machine={} job={:?} state=hello",
+            machine.name,
+            job.as_ref().map(|job| job.id)
+        );
+        Ok(Welcome {
+            machine: machine.id,
+            name: machine.name,
+            bearer,
+            job,
+            poll_seconds: POLL_SECONDS,
+            server_time: now(),
+        })
+    }
+
+    /// What the agent with this bearer is to do.
+    pub(crate) fn job_of(&self, bearer: &str) -> Result<JobAnswer, FleetError> {
+        let mut store = self.store();
+        let hash = secret::hash(bearer);
+        let machine = store.bearer(&hash)?.ok_or(FleetError::Unauthorized)?;
+        Ok(JobAnswer {
+            job: self.give_job(store.as_mut(), machine, &hash)?,
+            poll_seconds: POLL_SECONDS,
+        })
+    }
+
+    /// Take an agent's events, in order, each once.
+    pub(crate) fn agent_events(
+        &self,
+        bearer: &str,
+        id: u64,
+        events: &[AgentEvent],
+    ) -> Result<EventsAnswer, FleetError> {
+        if events.len() > EVENTS_MAX {
+            return Err(FleetError::Malformed(format!(
+                "more than {EVENTS_MAX} events at once"
+            )));
+        }
+        let mut store = self.store();
+        let hash = secret::hash(bearer);
+        let machine = store.bearer(&hash)?.ok_or(FleetError::Unauthorized)?;
+        let job = store.job(id)?.filter(|job| job.machine == machine);
+        let mut job = job.ok_or_else(|| FleetError::Absent(format!("job {id} of this machine")))?;
+        if job.agent.as_deref() != Some(&hash) {
+            return Err(FleetError::Refused(format!(
+                "job {id} was not given to this agent"
+            )));
+        }
+        for said in events {
+            let before = (job.state, job.reason.clone());
+            if !job.take_event(said) {
+                continue;
+            }
+            job.updated = now();
+            let notable = before != (job.state, job.reason.clone());
+            let entry = match &said.event {
+                EventKind::Note { text } => Some(event(
+                    "job_note",
+                    Some(&job.machine_name),
+                    Some(id),
+                    plain(text, 500),
+                )),
+                _ if notable => Some(job_event(&job)),
+                _ => None,
+            };
+            store.update_job(&job, entry.as_ref())?;
+            if before.0 != job.state {
+                log::info!(
+                    "job id={id} machine={} state={} reason={:?}",
+                    job.machine_name,
+                    job.state,
+                    job.reason
+                );
+            }
+        }
+        self.end_idle_sessions(store.as_ref())?;
+        Ok(EventsAnswer {
+            cancel: !job.state.is_active() && !events.iter().any(|said| said.event.ends_the_job()),
+            session: self
+                .sessions
+                .status(job.batch)
+                .map(|session| session.session),
+        })
+    }
+
+    /// The active job of a machine as an order for the agent with this bearer, once its session can be joined.
+    fn give_job(
+        &self,
+        store: &mut dyn Store,
+        machine: i64,
+        bearer_hash: &str,
+    ) -> Result<Option<netflash_pxe::Job>, FleetError> {
+        let Some(mut job) = store
+            .active_jobs()?
+            .into_iter()
+            .find(|job| job.machine == machine)
+        else {
+            return Ok(None);
+        };
+        let image = store
+            .images()?
+            .into_iter()
+            .find(|image| image.id == job.image);
+        let (Some(session), Some(image)) = (self.sessions.status(job.batch), image) else {
+            return Ok(None);
+        };
+        let before = job.clone();
+        job.taken(bearer_hash);
+        if job != before {
+            job.updated = now();
+            let changed = job.state != before.state;
+            store.update_job(&job, changed.then(|| job_event(&job)).as_ref())?;
+        }
+        let Job { id, wish, .. } = job;
+        Ok(Some(netflash_pxe::Job {
+            id,
+            order: Order::Flash(FlashOrder {
+                image_name: image.name,
+                image_id: image.image_id,
+                raw_bytes: image.raw_bytes,
+                disk: wish.disk,
+                session: SessionTicket {
+                    group: session.group,
+                    session: session.session,
+                    verify_key: session.verify_key,
+                    receiver: receiver_number(bearer_hash),
+                },
+                free: wish.free,
+                verify: wish.verify,
+            }),
+            last: wish.last,
+        }))
+    }
+}
+
+/// Each start of the agent is a receiver of its own: what it lacks has nothing to do with what the last one lacked.
+fn receiver_number(bearer_hash: &str) -> u64 {
+    let digits = bearer_hash.get(..16).unwrap_or("0");
+    u64::from_str_radix(digits, 16).unwrap_or(0)
+}
+
+/// Complete what is known of a machine by what its agent found.
+fn learn(machine: &mut Machine, hello: &Hello) {
+    let known = &mut machine.identity;
+    let short = |text: String| plain(&text, 128);
+    if let Some(uuid) = hello.identity.usable_uuid() {
+        known.uuid = Some(uuid);
+    }
+    for (ours, theirs) in [
+        (&mut known.serial, &hello.identity.serial),
+        (&mut known.board_serial, &hello.identity.board_serial),
+    ] {
+        if let Some(theirs) = theirs {
+            *ours = Some(short(theirs.clone()));
+        }
+    }
+    for mac in hello.identity.usable_macs() {
+        if !known.macs.contains(&mac) {
+            known.macs.push(mac);
+        }
+    }
+    machine.inventory = Some(cleaned(&hello.inventory));
+}
+
+/// An inventory without control characters.
+fn cleaned(inventory: &Inventory) -> Inventory {
+    let mut clean = inventory.clone();
+    let texts = [
+        &mut clean.manufacturer,
+        &mut clean.product,
+        &mut clean.bios_version,
+        &mut clean.cpu,
+        &mut clean.kernel,
+    ];
+    for text in texts {
+        *text = plain(text, 128);
+    }
+    for disk in &mut clean.disks {
+        disk.path = plain(&disk.path, 64);
+        disk.model = plain(&disk.model, 64);
+        disk.transport = plain(&disk.transport, 16);
+        disk.serial = disk.serial.as_ref().map(|text| plain(text, 128));
+        disk.wwn = disk.wwn.as_ref().map(|text| plain(text, 128));
+    }
+    for nic in &mut clean.nics {
+        nic.name = plain(&nic.name, 16);
+        nic.driver = plain(&nic.driver, 32);
+    }
+    clean
+}

@@ -1,0 +1,150 @@
+//! Jobs: entered, resumed, cancelled.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Fleet, FleetError, event, find_image, find_machine, job_event, now};
+use crate::job::{FlashWish, Job, JobState};
+use crate::machine::Machine;
+use crate::store::Store;
+
+/// Machines in one request.
+const MACHINES_MAX: usize = 10_000;
+
+/// A wish to flash machines with an image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FlashRequest {
+    /// Name of the image.
+    pub(crate) image: String,
+    /// Names of the machines; `None` means all.
+    pub(crate) machines: Option<Vec<String>>,
+    /// What is asked for.
+    #[serde(default)]
+    pub(crate) wish: FlashWish,
+}
+
+impl Fleet {
+    /// Enter a flash job for each machine. They share one session, which can be joined when this returns.
+    pub(crate) fn flash(&self, request: &FlashRequest) -> Result<Vec<Job>, FleetError> {
+        let mut store = self.store();
+        let image = find_image(store.images()?, &request.image)?;
+        let machines = chosen(store.as_ref(), request.machines.as_deref())?;
+        let text = format!(
+            "{} on {} machines, disk {}",
+            image.name,
+            machines.len(),
+            request.wish.disk
+        );
+        let mut jobs = store.add_jobs(
+            &image,
+            &machines,
+            &request.wish,
+            &event("jobs_entered", None, None, text),
+        )?;
+        let batch = jobs[0].batch;
+        let receivers = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+        let begun = self.sessions.begin(batch, &image, receivers);
+        for job in &mut jobs {
+            match &begun {
+                Ok(()) => job.arm(),
+                Err(error) => job.fail(&error.to_string()),
+            }
+            store.update_job(job, Some(&job_event(job)))?;
+        }
+        begun?;
+        Ok(jobs)
+    }
+
+    /// A job.
+    pub(crate) fn job(&self, id: u64) -> Result<Job, FleetError> {
+        self.store()
+            .job(id)?
+            .ok_or_else(|| FleetError::Absent(format!("job {id}")))
+    }
+
+    /// The last jobs, newest first.
+    pub(crate) fn jobs(&self, max: u32) -> Result<Vec<Job>, FleetError> {
+        Ok(self.store().jobs(max)?)
+    }
+
+    /// Cancel a job. Its agent is told at its next word.
+    pub(crate) fn cancel(&self, id: u64) -> Result<Job, FleetError> {
+        let mut store = self.store();
+        let mut job = store
+            .job(id)?
+            .ok_or_else(|| FleetError::Absent(format!("job {id}")))?;
+        if !job.state.is_active() {
+            return Err(FleetError::Refused(format!(
+                "job {id} is {} already",
+                job.state
+            )));
+        }
+        job.cancel();
+        job.updated = now();
+        store.update_job(&job, Some(&job_event(&job)))?;
+        self.end_idle_sessions(store.as_ref())?;
+        Ok(job)
+    }
+
+    /// After a start of the server: every active job gets a session again, under a new number.
+    pub(super) fn resume_jobs(&self) -> Result<(), FleetError> {
+        let mut store = self.store();
+        let jobs = store.active_jobs()?;
+        let images = store.images()?;
+        for mut job in jobs.clone() {
+            let receivers = jobs.iter().filter(|other| other.batch == job.batch).count();
+            let receivers = u32::try_from(receivers).unwrap_or(u32::MAX);
+            let begun = match images.iter().find(|image| image.id == job.image) {
+                Some(image) => self
+                    .sessions
+                    .begin(job.batch, image, receivers)
+                    .map_err(|e| e.to_string()),
+                None => Err(format!("there is no image {} any more", job.image_name)),
+            };
+            match begun {
+                Ok(()) if job.state == JobState::Queued => job.arm(),
+                Ok(()) => {
+                    job.arm();
+                    job.reason = "the server was started again".to_owned();
+                }
+                Err(reason) => job.fail(&reason),
+            }
+            job.updated = now();
+            store.update_job(&job, Some(&job_event(&job)))?;
+        }
+        Ok(())
+    }
+
+    /// End the sessions that no active job needs.
+    pub(super) fn end_idle_sessions(&self, store: &dyn Store) -> Result<(), FleetError> {
+        let needed: Vec<i64> = store.active_jobs()?.iter().map(|job| job.batch).collect();
+        self.sessions.keep_only(&needed);
+        Ok(())
+    }
+}
+
+/// The machines meant, each once.
+fn chosen(store: &dyn Store, names: Option<&[String]>) -> Result<Vec<Machine>, FleetError> {
+    let all = store.machines()?;
+    let Some(names) = names else {
+        return if all.is_empty() {
+            Err(FleetError::Refused(
+                "there is no machine; netflash machine add enters one".to_owned(),
+            ))
+        } else {
+            Ok(all)
+        };
+    };
+    if names.is_empty() || names.len() > MACHINES_MAX {
+        return Err(FleetError::Malformed(format!(
+            "name 1 to {MACHINES_MAX} machines"
+        )));
+    }
+    let mut names = names.to_vec();
+    names.sort();
+    names.dedup();
+    names
+        .iter()
+        .map(|name| find_machine(all.clone(), name))
+        .collect()
+}

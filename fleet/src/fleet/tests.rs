@@ -1,0 +1,1 @@
+//! The rules of the fleet, with a real store and no network.

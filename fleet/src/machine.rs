@@ -1,0 +1,120 @@
+//! Machines the server knows, and strangers it has seen.
+
+use serde::{Deserialize, Serialize};
+
+use netflash_pxe::{Identity, Inventory, Mac};
+
+/// A machine somebody entered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    /// The server's number for it.
+    pub(crate) id: i64,
+    /// Its name: letters, digits, `.`, `_`, `-`.
+    pub(crate) name: String,
+    /// What tells it apart: entered first, completed by its agent.
+    pub(crate) identity: Identity,
+    /// `PROFILE:ADDRESS`, see the configuration's power profiles.
+    pub(crate) power: Option<String>,
+    /// What its agent found.
+    pub(crate) inventory: Option<Inventory>,
+    /// Seconds since 1970 when it last asked what to boot or said hello.
+    pub(crate) last_seen: Option<u64>,
+    /// What it was last told to boot, and why.
+    pub(crate) last_decision: Option<String>,
+    /// Seconds since 1970 when it was entered.
+    pub(crate) created: u64,
+}
+
+impl Machine {
+    /// Longest name, in bytes; also what a session's feedback carries.
+    pub(crate) const NAME_MAX: usize = 32;
+
+    /// Whether a text can be a machine's name.
+    pub(crate) fn is_name(text: &str) -> bool {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        (1..=Self::NAME_MAX).contains(&text.len())
+            && text.bytes().all(allowed)
+            && !text.starts_with(['.', '-'])
+    }
+}
+
+/// A machine to be entered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewMachine {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) macs: Vec<Mac>,
+    #[serde(default)]
+    pub(crate) uuid: Option<String>,
+    #[serde(default)]
+    pub(crate) serial: Option<String>,
+    #[serde(default)]
+    pub(crate) power: Option<String>,
+}
+
+/// A machine that asked for something to boot and is not known for certain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sighting {
+    /// What it said of itself.
+    pub(crate) identity: Identity,
+    /// `pcbios` or `efi`.
+    pub(crate) platform: String,
+    /// Why it is not taken for a known machine.
+    pub(crate) reason: String,
+    /// Seconds since 1970.
+    pub(crate) first_seen: u64,
+    /// Seconds since 1970.
+    pub(crate) last_seen: u64,
+    /// How often.
+    pub(crate) times: u64,
+}
+
+impl Sighting {
+    /// Strangers are told apart by their first MAC address, else by their UUID.
+    pub(crate) fn key(identity: &Identity) -> String {
+        match (identity.macs.first(), &identity.uuid) {
+            (Some(mac), _) => mac.to_string(),
+            (None, Some(uuid)) => uuid.to_ascii_lowercase(),
+            (None, None) => "nameless".to_owned(),
+        }
+    }
+}
+
+/// An image the server can send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredImage {
+    /// The server's number for it.
+    pub(crate) id: i64,
+    /// Its name.
+    pub(crate) name: String,
+    /// BLAKE3 of its manifest.
+    pub(crate) image_id: netflash_pxe::Hex32,
+    /// Where the file lies.
+    pub(crate) path: String,
+    /// Size of the raw disk, in bytes.
+    pub(crate) raw_bytes: u64,
+    /// Bytes in use.
+    pub(crate) used_bytes: u64,
+    /// Bytes of the file.
+    pub(crate) stored_bytes: u64,
+    /// Smallest disk it fits on, in bytes.
+    pub(crate) min_target_bytes: u64,
+    /// Seconds since 1970.
+    pub(crate) created: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Machine;
+
+    #[test]
+    fn names_are_fit_for_a_console_and_a_shell() {
+        for good in ["lab1", "room-3.pc_07", "X"] {
+            assert!(Machine::is_name(good), "{good}");
+        }
+        for bad in ["", "-x", ".x", "a b", "a\n", "ä", &"x".repeat(33)] {
+            assert!(!Machine::is_name(bad), "{bad:?}");
+        }
+    }
+}

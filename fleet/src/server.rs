@@ -1,0 +1,176 @@
+//! `netflash serve`: everything a server is, from an empty directory to the last farewell.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, TEMPLATE};
+use crate::data_dir::{DataDir, Running};
+use crate::fleet::Fleet;
+use crate::pki::Pki;
+use crate::secret;
+use crate::store::SqliteStore;
+
+mod admin;
+mod agent;
+mod answer;
+mod boot;
+mod dnsmasq;
+
+use answer::Web;
+use dnsmasq::Dnsmasq;
+
+/// How long open requests may take at the end.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Run a server in `dir` until a signal ends it. `ready` hears where it answers.
+pub(crate) fn serve(
+    dir: &Path,
+    config: Option<&Path>,
+    ready: impl FnOnce(&Running),
+) -> anyhow::Result<()> {
+    let dir = DataDir::open(dir)?;
+    let _lock = dir.lock()?;
+    let config = load_config(&dir, config)?;
+    let pki = Pki::open(&dir)?;
+    let admin_token = admin_token(&dir)?;
+    let store = SqliteStore::open(&dir.database())?;
+
+    // Sockets first: a port that is taken must not disturb jobs.
+    let https = listen(config.listen.https)?;
+    let http = listen(config.listen.http)?;
+    let running = Running {
+        https: bound(&https)?,
+        http: bound(&http)?,
+        pid: std::process::id(),
+    };
+    let tls = RustlsConfig::from_config(pki.tls()?);
+    let fleet = Fleet::open(config.clone(), dir.clone(), pki.ca_pem, Box::new(store))?;
+    let web = Arc::new(Web {
+        fleet: Arc::new(fleet),
+        admin_hash: secret::hash(&admin_token),
+        running: running.clone(),
+    });
+    let address = web.address(None);
+    dir.write("trust.img", 0o644, &boot::trust_image(&web, address)?)?;
+    let dnsmasq = match &config.dhcp {
+        Some(dhcp) => Some(Dnsmasq::start(
+            &dir,
+            dhcp,
+            SocketAddrV4::new(address, running.http.port()),
+        )?),
+        None => None,
+    };
+    dir.write("serve.json", 0o644, &serde_json::to_vec(&running)?)?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let outcome = runtime.block_on(answer_until_signal(web, https, http, tls, || {
+        ready(&running)
+    }));
+    drop(dnsmasq);
+    // Stale, it would only cost the next command a refused connection.
+    let _ = fs::remove_file(dir.running());
+    outcome
+}
+
+async fn answer_until_signal(
+    web: Arc<Web>,
+    https: TcpListener,
+    http: TcpListener,
+    tls: RustlsConfig,
+    ready: impl FnOnce(),
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening to signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening to signals")?;
+    let handle = Handle::<SocketAddr>::new();
+    let secure = axum_server::from_tcp_rustls(https, tls)?
+        .handle(handle.clone())
+        .serve(answer::secure_routes(Arc::clone(&web)).into_make_service());
+    let plain = axum_server::from_tcp(http)?
+        .handle(handle.clone())
+        .serve(boot::routes(web).into_make_service());
+    let secure = tokio::spawn(secure);
+    let plain = tokio::spawn(plain);
+    ready();
+    let ended = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        outcome = secure => Some(outcome),
+        outcome = plain => Some(outcome),
+    };
+    handle.graceful_shutdown(Some(FAREWELL));
+    log::info!("serve state=ending");
+    match ended {
+        None => Ok(()),
+        Some(outcome) => outcome
+            .context("an HTTP server died")?
+            .context("answering HTTP"),
+    }
+}
+
+fn load_config(dir: &DataDir, path: Option<&Path>) -> anyhow::Result<Config> {
+    let path = match path {
+        Some(path) => path.to_owned(),
+        None => {
+            if !dir.config().exists() {
+                dir.write("netflash.toml", 0o644, TEMPLATE.as_bytes())?;
+                log::info!("serve config={} state=written", dir.config().display());
+            }
+            dir.config()
+        }
+    };
+    Ok(Config::load(&path)?)
+}
+
+fn admin_token(dir: &DataDir) -> anyhow::Result<String> {
+    if let Some(token) = dir.read("admin.token")? {
+        let token = token.trim();
+        if token.len() >= 16 {
+            return Ok(token.to_owned());
+        }
+    }
+    let token = secret::fresh();
+    dir.write("admin.token", 0o600, format!("{token}\n").as_bytes())?;
+    Ok(token)
+}
+
+fn listen(address: SocketAddrV4) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
+    listener
+        .set_nonblocking(true)
+        .context("preparing a socket")?;
+    Ok(listener)
+}
+
+fn bound(listener: &TcpListener) -> anyhow::Result<SocketAddrV4> {
+    match listener
+        .local_addr()
+        .context("asking a socket for its address")?
+    {
+        SocketAddr::V4(address) => Ok(address),
+        SocketAddr::V6(address) => anyhow::bail!("{address} is no IPv4 address"),
+    }
+}
+
+/// The address of an interface, else of the first one that is not loopback, else loopback.
+fn own_address(interface: Option<&str>) -> Ipv4Addr {
+    let Ok(all) = nix::ifaddrs::getifaddrs() else {
+        return Ipv4Addr::LOCALHOST;
+    };
+    let mut addresses = all.filter_map(|entry| {
+        let address = entry.address?.as_sockaddr_in()?.ip();
+        let wanted = interface.is_none_or(|name| name == entry.interface_name);
+        (wanted && !address.is_loopback()).then_some(address)
+    });
+    addresses.next().unwrap_or(Ipv4Addr::LOCALHOST)
+}

@@ -1,0 +1,351 @@
+//! Running multicast sessions: one for each batch of jobs, from the first machine to the last.
+//!
+//! A session stays as long as its batch has an active job: machines come late, are switched off and return, and find
+//! the same session. When sending fails (an unplugged cable), the next try is a new session, for sequence numbers
+//! must not begin again under an old number.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender as Channel, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use netflash_imager::Image;
+use netflash_multicast::{
+    InterfaceChoice, SendConfig, SendError, SendEvent, SigningKey, StartRule, random_session, send,
+};
+use netflash_pxe::{Hex32, plain};
+
+use crate::adapter::ImageSource;
+use crate::config::MulticastConfig;
+use crate::machine::StoredImage;
+use crate::units;
+
+/// Sessions at once; each has its own group.
+const SESSIONS_MAX: usize = 64;
+/// How long opening the image and the socket may take.
+const OPENING: Duration = Duration::from_secs(30);
+/// Pause before a failed session is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// A session of the server ends when its jobs are over, not when nobody is heard.
+const LINGER: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Why a session did not begin.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// Too many at once.
+    #[error("{SESSIONS_MAX} sessions are running; wait for one to end")]
+    Full,
+    /// It could not be opened.
+    #[error("opening session: {0}")]
+    Open(String),
+}
+
+/// A running session, as machines and people need it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SessionStatus {
+    /// The batch of jobs it is for.
+    pub(crate) batch: i64,
+    /// Name of the image.
+    pub(crate) image_name: String,
+    /// The image.
+    pub(crate) image_id: Hex32,
+    /// The session's number.
+    pub(crate) session: u32,
+    /// Group and port.
+    pub(crate) group: SocketAddrV4,
+    /// Signs its announces.
+    pub(crate) verify_key: Hex32,
+    /// Machines heard of late.
+    pub(crate) receivers: u32,
+    /// Of these, machines that have everything.
+    pub(crate) receivers_done: u32,
+    /// Bytes of datagrams sent.
+    pub(crate) sent_bytes: u64,
+    /// Source symbols sent.
+    pub(crate) source_symbols: u64,
+    /// Repair symbols sent.
+    pub(crate) repair_symbols: u64,
+    /// Blocks that somebody lacks, as far as is known.
+    pub(crate) blocks_left: u32,
+    /// Why it does not run now; empty when it does.
+    pub(crate) trouble: String,
+}
+
+struct Live {
+    slot: u32,
+    stop: Arc<AtomicBool>,
+    status: Arc<Mutex<SessionStatus>>,
+}
+
+/// All running sessions.
+pub(crate) struct Sessions {
+    config: MulticastConfig,
+    live: Mutex<BTreeMap<i64, Live>>,
+}
+
+impl Sessions {
+    /// No session yet.
+    pub(crate) fn new(config: MulticastConfig) -> Sessions {
+        Sessions {
+            config,
+            live: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// The session of `batch`, if it runs.
+    pub(crate) fn status(&self, batch: i64) -> Option<SessionStatus> {
+        let live = lock(&self.live);
+        live.get(&batch)
+            .map(|session| lock(&session.status).clone())
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<SessionStatus> {
+        lock(&self.live)
+            .values()
+            .map(|session| lock(&session.status).clone())
+            .collect()
+    }
+
+    /// Begin a session that sends `image` to `receivers` machines. Returns when it can be joined.
+    pub(crate) fn begin(
+        &self,
+        batch: i64,
+        image: &StoredImage,
+        receivers: u32,
+    ) -> Result<(), SessionError> {
+        let mut live = lock(&self.live);
+        if live.contains_key(&batch) {
+            return Ok(());
+        }
+        let taken: Vec<u32> = live.values().map(|session| session.slot).collect();
+        let slot = (0..SESSIONS_MAX as u32)
+            .find(|slot| !taken.contains(slot))
+            .ok_or(SessionError::Full)?;
+        let group = group_of(self.config.group, slot);
+        let stop = Arc::new(AtomicBool::new(false));
+        let status = Arc::new(Mutex::new(SessionStatus {
+            batch,
+            image_name: image.name.clone(),
+            image_id: image.image_id,
+            session: 0,
+            group,
+            verify_key: Hex32([0; 32]),
+            receivers: 0,
+            receivers_done: 0,
+            sent_bytes: 0,
+            source_symbols: 0,
+            repair_symbols: 0,
+            blocks_left: 0,
+            trouble: String::new(),
+        }));
+        let (opened, opening) = channel();
+        let runner = Runner {
+            config: self.config.clone(),
+            image: open_image(image)?,
+            receivers,
+            stop: Arc::clone(&stop),
+            status: Arc::clone(&status),
+        };
+        thread::Builder::new()
+            .name(format!("session-{batch}"))
+            .spawn(move || runner.run(&opened))
+            .map_err(|error| SessionError::Open(error.to_string()))?;
+        let outcome = match opening.recv_timeout(OPENING) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => Err("it takes too long".to_owned()),
+            Err(RecvTimeoutError::Disconnected) => Err("it ended at once".to_owned()),
+        };
+        if let Err(reason) = outcome {
+            stop.store(true, Ordering::Relaxed);
+            return Err(SessionError::Open(reason));
+        }
+        live.insert(batch, Live { slot, stop, status });
+        Ok(())
+    }
+
+    /// End every session whose batch is not in `batches`.
+    pub(crate) fn keep_only(&self, batches: &[i64]) {
+        lock(&self.live).retain(|batch, session| {
+            let keep = batches.contains(batch);
+            if !keep {
+                session.stop.store(true, Ordering::Relaxed);
+                log::info!("session batch={batch} state=ended");
+            }
+            keep
+        });
+    }
+}
+
+/// A poisoned lock only means that another thread died; every value behind these locks is valid at any time.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn group_of(first: SocketAddrV4, slot: u32) -> SocketAddrV4 {
+    let address = u32::from(*first.ip()).wrapping_add(slot);
+    SocketAddrV4::new(Ipv4Addr::from(address), first.port())
+}
+
+fn open_image(image: &StoredImage) -> Result<Arc<Image>, SessionError> {
+    let opened = Image::open(Path::new(&image.path))
+        .map_err(|error| SessionError::Open(error.to_string()))?;
+    if opened.id().0 != image.image_id.0 {
+        let text = format!("{} is another image than when it was added", image.path);
+        return Err(SessionError::Open(text));
+    }
+    Ok(Arc::new(opened))
+}
+
+struct Runner {
+    config: MulticastConfig,
+    image: Arc<Image>,
+    receivers: u32,
+    stop: Arc<AtomicBool>,
+    status: Arc<Mutex<SessionStatus>>,
+}
+
+impl Runner {
+    fn run(self, opened: &Channel<Result<(), String>>) {
+        loop {
+            let outcome = self.send_once(opened);
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let trouble = outcome
+                .err()
+                .unwrap_or_else(|| "ended by itself".to_owned());
+            // The first failure goes to whoever asked for the session; there is no second listener.
+            if opened.send(Err(trouble.clone())).is_err() {
+                log::warn!(
+                    "session batch={} state=failed reason={trouble:?}",
+                    lock(&self.status).batch
+                );
+            }
+            lock(&self.status).trouble = trouble;
+            let pauses = RETRY.as_millis() / 100;
+            for _ in 0..pauses {
+                if self.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+
+    fn send_once(&self, opened: &Channel<Result<(), String>>) -> Result<(), String> {
+        let source = ImageSource::new(Arc::clone(&self.image)).map_err(chain)?;
+        let signing_key = SigningKey::generate().map_err(chain)?;
+        let session = random_session().map_err(chain)?;
+        let group = {
+            let mut status = lock(&self.status);
+            status.session = session;
+            status.verify_key = Hex32(signing_key.verify_key().0);
+            status.group
+        };
+        let config = SendConfig {
+            interface: match self.config.interface.as_str() {
+                "auto" => InterfaceChoice::Auto,
+                name => InterfaceChoice::Named(name.to_owned()),
+            },
+            group,
+            ttl: self.config.ttl,
+            loopback: self.config.loopback,
+            rate_bits: units::parse_rate(&self.config.rate)?,
+            symbol_bytes: None,
+            session,
+            object_id: source.object_id(),
+            signing_key,
+            start: StartRule {
+                receivers: self.receivers,
+                wait: Duration::from_secs(self.config.wait_seconds),
+            },
+            linger: LINGER,
+        };
+        let observer = |event| self.observe(event, opened);
+        match send(config, source, observer, &self.stop) {
+            Ok(_) | Err(SendError::Interrupted) => Ok(()),
+            Err(error) => Err(chain(error)),
+        }
+    }
+
+    fn observe(&self, event: SendEvent, opened: &Channel<Result<(), String>>) {
+        let mut status = lock(&self.status);
+        let (batch, session) = (status.batch, status.session);
+        match event {
+            SendEvent::Open { interface, .. } => {
+                status.trouble.clear();
+                log::info!(
+                    "session batch={batch} session={session:08x} group={} interface={} image={} state=open",
+                    status.group,
+                    interface.name(),
+                    status.image_name
+                );
+                // Nobody listens any more when a failed session is tried again.
+                let _ = opened.send(Ok(()));
+            }
+            SendEvent::Joined { id, name } => {
+                log::info!(
+                    "session session={session:08x} receiver={id:016x} name={} state=joined",
+                    plain(&name, 32)
+                );
+            }
+            SendEvent::Ready { id, wanted } => {
+                log::info!(
+                    "session session={session:08x} receiver={id:016x} wanted_blocks={wanted} state=ready"
+                );
+            }
+            SendEvent::Started { ready } => {
+                log::info!("session session={session:08x} receivers={ready} state=started");
+            }
+            SendEvent::Done { id } => {
+                log::info!("session session={session:08x} receiver={id:016x} state=done");
+            }
+            SendEvent::Lost { id, said_so } => {
+                log::warn!(
+                    "session session={session:08x} receiver={id:016x} said_so={said_so} state=lost"
+                );
+            }
+            SendEvent::Progress {
+                stats,
+                receivers,
+                blocks_left,
+            } => {
+                let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+                let here = receivers.iter().filter(|receiver| !receiver.gone);
+                status.receivers = count(here.count());
+                let done = receivers
+                    .iter()
+                    .filter(|receiver| receiver.done_blocks == receiver.wanted_blocks);
+                status.receivers_done = count(done.count());
+                status.sent_bytes = stats.datagram_bytes;
+                status.source_symbols = stats.source_symbols;
+                status.repair_symbols = stats.repair_symbols;
+                status.blocks_left = blocks_left;
+            }
+        }
+    }
+}
+
+/// An error with its causes in one line.
+fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{:#}", anyhow::Error::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::group_of;
+
+    #[test]
+    fn each_session_has_its_own_group() {
+        let first = "239.192.70.255:7070".parse().unwrap();
+        assert_eq!(group_of(first, 0), first);
+        assert_eq!(group_of(first, 1).to_string(), "239.192.71.0:7070");
+    }
+}

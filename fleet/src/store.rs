@@ -1,0 +1,141 @@
+//! What the server remembers, behind one trait.
+//!
+//! Each method that changes something takes the [`Event`] that says so, and both become durable together: the event
+//! log is complete, and is only ever added to.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::{FlashWish, Job};
+use crate::machine::{Machine, NewMachine, Sighting, StoredImage};
+
+mod schema;
+mod sqlite;
+
+pub(crate) use sqlite::SqliteStore;
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// The database cannot be opened.
+    #[error("opening {path}")]
+    Open {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The database was written by a newer netflash.
+    #[error("{path} has version {found}, this netflash knows {known}; use the newer one")]
+    Newer {
+        /// Its file.
+        path: PathBuf,
+        /// Version found.
+        found: i64,
+        /// Version known.
+        known: i64,
+    },
+    /// A statement failed.
+    #[error("database")]
+    Sql(#[from] rusqlite::Error),
+    /// A row cannot be understood.
+    #[error("a row of the database cannot be understood")]
+    Row(#[from] serde_json::Error),
+    /// What is unique exists already.
+    #[error("{0}")]
+    Exists(String),
+}
+
+/// A row of the event log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Event {
+    /// Seconds since 1970.
+    pub(crate) at: u64,
+    /// What happened, in a stable word such as `job_armed`.
+    pub(crate) kind: String,
+    /// The machine's name, where one is concerned.
+    pub(crate) machine: Option<String>,
+    /// The job's number, where one is concerned.
+    pub(crate) job: Option<u64>,
+    /// In plain words.
+    pub(crate) text: String,
+}
+
+/// A one-time token as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Token {
+    /// Hash of the secret.
+    pub(crate) hash: String,
+    /// The machine it was made for.
+    pub(crate) machine: i64,
+    /// Seconds since 1970 after which it cannot be used for the first time.
+    pub(crate) expires: u64,
+    /// The agent key it is bound to, once used (as hash).
+    pub(crate) bound_to: Option<String>,
+}
+
+/// The server's memory.
+pub(crate) trait Store: Send {
+    /// All machines, by name.
+    fn machines(&self) -> Result<Vec<Machine>, StoreError>;
+    /// Enter a machine.
+    fn add_machine(&mut self, new: &NewMachine, event: &Event) -> Result<Machine, StoreError>;
+    /// Replace what is known of a machine.
+    fn update_machine(
+        &mut self,
+        machine: &Machine,
+        event: Option<&Event>,
+    ) -> Result<(), StoreError>;
+    /// Forget a machine with its tokens and bearers; its jobs stay in the log.
+    fn remove_machine(&mut self, id: i64, event: &Event) -> Result<(), StoreError>;
+
+    /// Strangers, the last one first.
+    fn sightings(&self) -> Result<Vec<Sighting>, StoreError>;
+    /// Note a stranger. The number of strangers kept is bounded; the oldest goes.
+    fn sight(&mut self, sighting: &Sighting, event: &Event) -> Result<(), StoreError>;
+    /// Forget a stranger that has become known.
+    fn unsight(&mut self, key: &str) -> Result<(), StoreError>;
+
+    /// All images, by name.
+    fn images(&self) -> Result<Vec<StoredImage>, StoreError>;
+    /// Enter an image; `id` of `image` is ignored.
+    fn add_image(&mut self, image: &StoredImage, event: &Event) -> Result<StoredImage, StoreError>;
+
+    /// Enter one job for each machine, all in one batch, or none of them.
+    fn add_jobs(
+        &mut self,
+        image: &StoredImage,
+        machines: &[Machine],
+        wish: &FlashWish,
+        event: &Event,
+    ) -> Result<Vec<Job>, StoreError>;
+    /// A job.
+    fn job(&self, id: u64) -> Result<Option<Job>, StoreError>;
+    /// Jobs, the last one first, at most `max`.
+    fn jobs(&self, max: u32) -> Result<Vec<Job>, StoreError>;
+    /// The jobs that are not over.
+    fn active_jobs(&self) -> Result<Vec<Job>, StoreError>;
+    /// Replace a job.
+    fn update_job(&mut self, job: &Job, event: Option<&Event>) -> Result<(), StoreError>;
+
+    /// Keep a token, and drop those that expired long ago.
+    fn add_token(&mut self, token: &Token, now: u64) -> Result<(), StoreError>;
+    /// The token with this hash.
+    fn token(&self, hash: &str) -> Result<Option<Token>, StoreError>;
+    /// Bind a token to an agent's key, and let the agent's bearer in, instead of the machine's former ones.
+    fn bind_token(
+        &mut self,
+        hash: &str,
+        bound_to: &str,
+        bearer: &str,
+        event: &Event,
+    ) -> Result<(), StoreError>;
+    /// The machine a bearer belongs to.
+    fn bearer(&self, hash: &str) -> Result<Option<i64>, StoreError>;
+
+    /// Write to the log without changing anything else.
+    fn log(&mut self, event: &Event) -> Result<(), StoreError>;
+    /// The last `max` events, oldest first, with their numbers.
+    fn events(&self, after: i64, max: u32) -> Result<Vec<(i64, Event)>, StoreError>;
+}

@@ -1,0 +1,53 @@
+//! The tables.
+//!
+//! What is searched for is a column; the rest of a row is one JSON document, so that a new field is no migration.
+
+/// Version of the tables below, in `PRAGMA user_version`.
+pub(super) const VERSION: i64 = 1;
+
+/// Makes the tables of an empty database.
+pub(super) const TABLES: &str = "
+CREATE TABLE machines (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    body TEXT NOT NULL
+) STRICT;
+CREATE TABLE sightings (
+    key TEXT PRIMARY KEY,
+    last_seen INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    body TEXT NOT NULL
+) STRICT;
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    image INTEGER NOT NULL
+) STRICT;
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    machine INTEGER NOT NULL,
+    active INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX one_active_job ON jobs (machine) WHERE active = 1;
+CREATE TABLE tokens (
+    hash TEXT PRIMARY KEY,
+    machine INTEGER NOT NULL,
+    expires INTEGER NOT NULL,
+    bound_to TEXT
+) STRICT;
+CREATE TABLE bearers (
+    hash TEXT PRIMARY KEY,
+    machine INTEGER NOT NULL
+) STRICT;
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'the log is only added to'); END;
+CREATE TRIGGER events_remain BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'the log is only added to'); END;
+";
