@@ -44,9 +44,6 @@ impl Coldplug {
 
     /// Walks until a walk finds nothing new, then goes on in a thread of its own.
     pub(crate) fn start(mut self) {
-        for module in ALWAYS {
-            self.load_module(module);
-        }
         while self.walk() > 0 {}
         log::info!(
             "coldplug devices={} modules={}",

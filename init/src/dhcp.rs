@@ -31,8 +31,8 @@ const REQUESTS_MAX: u32 = 4;
 const LEASE_MIN: u32 = 30;
 /// A datagram a server may send us (option 57): what fits every Ethernet.
 const MESSAGE_BYTES: u16 = 1472;
-/// RFC 2131 messages begin with 236 bytes before the options.
-const HEADER_BYTES: usize = 236;
+/// RFC 2131 messages begin with 236 bytes and the cookie before the options.
+const HEADER_BYTES: usize = 240;
 
 /// What a server lent us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -311,11 +311,8 @@ struct Reply {
 
 impl Reply {
     fn read(bytes: &[u8], transaction: u32, mac: Mac) -> Option<Reply> {
-        // hlen is believed by the codec: check it before.
-        if bytes.len() < HEADER_BYTES || bytes[2] != 6 {
-            return None;
-        }
-        let message = Message::decode(&mut Decoder::new(bytes)).ok()?;
+        let bytes = only_known_options(bytes)?;
+        let message = Message::decode(&mut Decoder::new(&bytes)).ok()?;
         let ours = message.opcode() == Opcode::BootReply
             && message.htype() == HType::Eth
             && message.xid() == transaction
@@ -337,6 +334,43 @@ impl Reply {
             lease: server.and_then(|server| lease(&message, server)),
         })
     }
+}
+
+/// The message with nothing but the options we read, each of the length it must have.
+///
+/// The codec asserts lengths that a server on the wire may choose, and we are PID 1's worker:
+/// what it cannot digest must not reach it.
+fn only_known_options(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (header, mut rest) = bytes.split_at_checked(HEADER_BYTES)?;
+    // It believes the length of the hardware address, too.
+    if header[2] != 6 {
+        return None;
+    }
+    let mut kept = header.to_vec();
+    loop {
+        rest = match rest {
+            [] | [255, ..] => break,
+            [0, after @ ..] => after,
+            [code, length, after @ ..] => {
+                let (value, after) = after.split_at_checked(usize::from(*length))?;
+                let is_right = match (*code, value.len()) {
+                    // Message type; subnet mask, lease time, server identifier; routers.
+                    (53, length) => length == 1,
+                    (1 | 51 | 54, length) => length == 4,
+                    (3, length) => length > 0 && length % 4 == 0,
+                    _ => false,
+                };
+                if is_right {
+                    kept.extend([*code, *length]);
+                    kept.extend(value);
+                }
+                after
+            }
+            [_] => return None,
+        };
+    }
+    kept.push(255);
+    Some(kept)
 }
 
 fn lease(message: &Message, server: Ipv4Addr) -> Option<Lease> {

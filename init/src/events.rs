@@ -186,7 +186,21 @@ impl Shared {
                     return;
                 }
             }
-            thread::sleep(INTERVAL);
+            self.rest();
+        }
+    }
+
+    /// The pause between two requests; the end of the job cuts it short.
+    fn rest(&self) {
+        let end = Instant::now() + INTERVAL;
+        let mut state = self.lock();
+        while !state.closed {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

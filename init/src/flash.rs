@@ -120,7 +120,7 @@ impl Flash<'_> {
             .into_deploy()
             .ok_or("the transfer ended without a disk")?;
         let deployed = deploy.commit().map_err(|error| chain(&error))?;
-        let report = self.report(&disk, started, &received, &deployed);
+        let report = self.report(&disk, started, &received, &deployed, &tally);
         Ok(Outcome::Done(report))
     }
 
@@ -240,6 +240,7 @@ impl Flash<'_> {
         started: Instant,
         received: &ReceiveReport,
         deployed: &DeployReport,
+        tally: &Tally,
     ) -> JobReport {
         if let Some(reason) = &deployed.stale_table {
             log::warn!(
@@ -254,7 +255,7 @@ impl Flash<'_> {
             received_bytes: received.stats.useful_bytes,
             repair_symbols: received.stats.repair_symbols,
             lost_symbols: received.stats.lost,
-            kept_frames: deployed.kept_frames,
+            kept_frames: tally.kept_frames.load(Ordering::Relaxed),
             written_frames: deployed.written_frames,
             // The commit refuses what was not settled, and settling is reading back.
             verified: true,
@@ -291,9 +292,9 @@ impl Watch<'_> {
                     .enter(Phase::Verifying, self.disk, "reading back");
             }
             ReceiveEvent::Complete => log::info!("transfer complete"),
-            ReceiveEvent::Progress { stats, lacking, .. } => {
+            ReceiveEvent::Progress { stats, .. } => {
                 if self.stats.source_symbols == 0 && stats.source_symbols > 0 {
-                    log::info!("first data received, {lacking} blocks lacking");
+                    log::info!("first data received");
                 }
                 self.stats = stats;
                 self.tell();

@@ -23,6 +23,8 @@ pub(crate) struct Tally {
     pub total_bytes: AtomicU64,
     /// Raw bytes of them that are right on the disk.
     pub done_bytes: AtomicU64,
+    /// Frames in use that were right before anything was received.
+    pub kept_frames: AtomicU64,
 }
 
 /// A disk that takes blocks.
@@ -114,6 +116,8 @@ impl DeploySink {
         }
         let total = frames * u64::from(FRAME_BYTES);
         self.tally.total_bytes.store(total, Ordering::Relaxed);
+        let kept = frames.saturating_sub(deploy.wanted().len() as u64);
+        self.tally.kept_frames.store(kept, Ordering::Relaxed);
         self.plan = Some(plan);
         self.count(&deploy);
         self.state = State::Open(deploy);
