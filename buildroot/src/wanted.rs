@@ -54,7 +54,6 @@ const STORAGE: &[&str] = &[
     "ahci",
     "ata_piix",
     "ata_generic",
-    "pata_acpi",
     "pata_amd",
     "sata_nv",
     "sata_sil",
