@@ -1,0 +1,125 @@
+//! The network: bridge, namespaces, loss, and counters at the sender's interface.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::lab::{LossCount, LossTable, sh};
+
+/// The sender's namespace.
+const SENDER: &str = "s";
+/// The first receiver's last octet, less one.
+const RECEIVERS_FROM: usize = 10;
+
+/// A network with one sender and several receivers. It goes with the world.
+#[derive(Debug)]
+pub struct Hall {
+    receivers: usize,
+    loss: LossTable,
+}
+
+/// What an interface sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WireCount {
+    /// Bytes, Ethernet headers included.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+}
+
+impl Hall {
+    /// Builds it. Each receiver loses `loss_percent` of the multicast datagrams towards it, on its own.
+    ///
+    /// Segmentation offloads are off: otherwise one loss takes dozens of datagrams at once, and the byte counter
+    /// misses their headers.
+    pub fn build(receivers: usize, loss_percent: f64) -> Result<Hall> {
+        sh("ip link add br0 type bridge mcast_snooping 0 stp_state 0 forward_delay 0")?;
+        sh("ip link set br0 up")?;
+        add_host(SENDER, "10.78.0.1")?;
+        for number in 1..=receivers {
+            let address = format!("10.78.0.{}", RECEIVERS_FROM + number);
+            add_host(&receiver(number), &address)?;
+        }
+        let ports = (1..=receivers).map(|number| port(&receiver(number)));
+        let loss = LossTable::install(ports.collect(), loss_percent)?;
+        Ok(Hall { receivers, loss })
+    }
+
+    /// Namespace of the sender.
+    pub fn sender(&self) -> &'static str {
+        SENDER
+    }
+
+    /// Namespaces of the receivers.
+    pub fn receivers(&self) -> Vec<String> {
+        (1..=self.receivers).map(receiver).collect()
+    }
+
+    /// What the sender's interface sent so far.
+    pub fn sent(&self) -> Result<WireCount> {
+        let text = sh(&format!("ip -n {SENDER} -s -j link show dev eth0"))?;
+        let json: Value = serde_json::from_str(&text).context("reading ip's JSON")?;
+        let counter = |name: &str| json[0]["stats64"]["tx"][name].as_u64();
+        let counts = counter("bytes").zip(counter("packets"));
+        let (bytes, packets) = counts.with_context(|| format!("ip counts nothing: {text}"))?;
+        Ok(WireCount { bytes, packets })
+    }
+
+    /// What came to the port of a receiver and what was dropped there.
+    pub fn lost(&self, receiver: &str) -> Result<LossCount> {
+        self.loss.count(&port(receiver))
+    }
+
+    /// Gives a namespace a second interface with an address on another network.
+    pub fn add_second_interface(&self, namespace: &str) -> Result<()> {
+        sh(&format!(
+            "ip link add q-{namespace} type veth peer name eth1 netns {namespace}"
+        ))?;
+        sh(&format!("ip link set q-{namespace} up"))?;
+        sh(&format!("ip -n {namespace} addr add 10.79.0.1/24 dev eth1"))?;
+        sh(&format!("ip -n {namespace} link set eth1 up"))?;
+        Ok(())
+    }
+}
+
+impl WireCount {
+    /// What was sent since an earlier count.
+    #[must_use]
+    pub fn since(&self, earlier: &WireCount) -> WireCount {
+        WireCount {
+            bytes: self.bytes - earlier.bytes,
+            packets: self.packets - earlier.packets,
+        }
+    }
+}
+
+fn receiver(number: usize) -> String {
+    format!("r{number}")
+}
+
+fn port(namespace: &str) -> String {
+    format!("p-{namespace}")
+}
+
+fn add_host(name: &str, address: &str) -> Result<()> {
+    let port = port(name);
+    sh(&format!("ip netns add {name}"))?;
+    sh(&format!(
+        "ip link add {port} type veth peer name eth0 netns {name}"
+    ))?;
+    // Router solicitations and the like would be counted as ours.
+    sh(&format!(
+        "ip netns exec {name} sysctl -qw net.ipv6.conf.all.disable_ipv6=1"
+    ))?;
+    sh(&format!("sysctl -qw net.ipv6.conf.{port}.disable_ipv6=1"))?;
+    sh(&format!("ip link set {port} master br0 up"))?;
+    sh(&format!(
+        "ip -n {name} addr add {address}/24 brd + dev eth0"
+    ))?;
+    sh(&format!("ip -n {name} link set lo up"))?;
+    sh(&format!("ip -n {name} link set eth0 up"))?;
+    sh(&format!("ip -n {name} route add 224.0.0.0/4 dev eth0"))?;
+    let offloads = "tso off gso off gro off tx-udp-segmentation off";
+    sh(&format!("ip netns exec {name} ethtool -K eth0 {offloads}"))?;
+    sh(&format!("ethtool -K {port} {offloads}"))?;
+    Ok(())
+}
