@@ -20,7 +20,7 @@ const QUIET_WALKS: u32 = 75;
 /// How deep `/sys/devices` may be nested; USB hubs behind bridges reach 20.
 const DEPTH_MAX: u32 = 40;
 /// Modules no device asks for by name. Cards of the MMC bus have no `modalias` in `/sys`.
-const ALWAYS: &[&str] = &["efivarfs", "mmc_block"];
+const ALWAYS: &[&str] = &["mmc_block"];
 
 /// Walks `/sys` and loads modules.
 #[derive(Debug)]
@@ -44,6 +44,9 @@ impl Coldplug {
 
     /// Walks until a walk finds nothing new, then goes on in a thread of its own.
     pub(crate) fn start(mut self) {
+        for module in ALWAYS {
+            self.load_module(module);
+        }
         while self.walk() > 0 {}
         log::info!(
             "coldplug devices={} modules={}",
