@@ -42,8 +42,6 @@ use table::{Table, Taken};
 pub use config::{MAX_NAME_BYTES, ReceiverConfig};
 pub use event::{ReceiverError, ReceiverEvent, ReceiverStats};
 
-/// A change of phase is reported within this time.
-const HURRY: Duration = Duration::from_millis(5);
 /// Reports with which a machine takes its leave.
 const FAREWELLS: u32 = 3;
 
@@ -230,12 +228,8 @@ impl<F: Fec> Receiver<F> {
             verify_key: session.verify_key,
             from,
         });
-        // A room that hears the same first announce does not answer in the same moment.
-        let interval = session.interval.as_micros() as u64;
-        let spread = u64::from((self.config.chance)() % 1024) * interval / 1024;
         self.standing.session = Some(session);
-        self.reporter
-            .begin(now.after(Duration::from_micros(spread)));
+        self.enter(now, Phase::Joining);
         for datagram in self.early.take_all() {
             self.handle_data(now, &datagram);
         }
@@ -430,7 +424,14 @@ impl<F: Fec> Receiver<F> {
 
     fn enter(&mut self, now: Instant, phase: Phase) {
         self.standing.phase = phase;
-        self.reporter.hurry(now, HURRY);
+        let Some(session) = &self.standing.session else {
+            return;
+        };
+        // A room to which the same thing happens does not tell of it in the same moment.
+        let share = u64::from((self.config.chance)() % 1024);
+        let micros = session.interval.as_micros() as u64 * share / 1024;
+        self.reporter
+            .look_by(now.after(Duration::from_micros(micros)));
     }
 
     fn finish(&mut self, event: ReceiverEvent) {

@@ -48,7 +48,7 @@ pub(super) struct Reporter {
 
 impl Reporter {
     pub(super) fn new() -> Reporter {
-        let (next, last, said) = (Instant::ZERO, None, None);
+        let (next, last, said) = (Instant::from_micros(u64::MAX), None, None);
         Reporter {
             next,
             last,
@@ -65,14 +65,9 @@ impl Reporter {
         self.next
     }
 
-    /// The session begins; the first report is due at `first`.
-    pub(super) fn begin(&mut self, first: Instant) {
-        self.next = first;
-    }
-
-    /// Something changed that the sender should know soon: within `wait`.
-    pub(super) fn hurry(&mut self, now: Instant, wait: Duration) {
-        self.next = self.next.min(now.after(wait));
+    /// Something changed that the sender should know: looks again at `moment`, if not before.
+    pub(super) fn look_by(&mut self, moment: Instant) {
+        self.next = self.next.min(moment);
     }
 
     /// Looks whether a report is due at `now`; `spread` is a number drawn at random.
@@ -104,8 +99,8 @@ impl Reporter {
             Phase::Joining => quiet || asks_for_preamble(now, standing, session),
             Phase::Receiving => {
                 // Before the payload flows there is nothing to miss, and a full machine asks for nothing.
-                let hungry = standing.payload.as_ref().is_some_and(Table::is_hungry);
-                (quiet && session.started && hungry)
+                let hungry = || standing.payload.as_ref().is_some_and(Table::is_hungry);
+                (quiet && session.started && hungry())
                     || self.from > 0
                     || asks_for_repair(now, standing, session)
             }
