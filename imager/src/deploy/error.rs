@@ -27,7 +27,7 @@ pub enum DeployError {
         needed_bytes: u64,
     },
     /// The partition tables do not fit the disk. Nothing has been written.
-    #[error("disk {}: {source}", path.display())]
+    #[error("disk {} cannot hold the partition tables of the image", path.display())]
     Fit {
         /// The disk.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum DeployError {
         path: PathBuf,
     },
     /// The disk did not give its content.
-    #[error("disk {}: reading at byte {offset} failed: {source}; replace the disk", path.display())]
+    #[error("disk {} is failing, replace it: read error at byte {offset}", path.display())]
     Read {
         /// The disk.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum DeployError {
         source: Arc<io::Error>,
     },
     /// The disk did not take what was written.
-    #[error("disk {}: writing at byte {offset} failed: {source}; replace the disk", path.display())]
+    #[error("disk {} is failing, replace it: write error at byte {offset}", path.display())]
     Write {
         /// The disk.
         path: PathBuf,
@@ -61,7 +61,7 @@ pub enum DeployError {
         source: Arc<io::Error>,
     },
     /// The disk did not confirm that its cache is on the medium.
-    #[error("disk {}: flushing its cache failed: {source}; replace the disk", path.display())]
+    #[error("disk {} is failing, replace it: its cache cannot be flushed", path.display())]
     Flush {
         /// The disk.
         path: PathBuf,

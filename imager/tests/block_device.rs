@@ -1,0 +1,299 @@
+//! Deploys to real block devices: loop devices with sectors of 512 and of 4096 bytes.
+//!
+//! They need root; without it they fail and say so.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use netflash_imager::{
+    Deploy, DeployError, DeployOptions, DeployReport, DiskUse, ExtractError, FitError, FreePolicy,
+    Image, SealOptions, Source, Target, TargetError, TargetOptions, extract_to_disk, seal,
+};
+
+const MIB: u64 = 1 << 20;
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}; run scripts/setup"));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {complaint} (needs root: sudo ./scripts/test)"
+    );
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Whether this kernel reads partition tables at all: small ones for virtual machines do not, and are told by hand.
+fn reads_gpt() -> bool {
+    let built = Command::new("zcat").arg("/proc/config.gz").output();
+    !built.is_ok_and(|config| {
+        String::from_utf8_lossy(&config.stdout).contains("# CONFIG_EFI_PARTITION is not set")
+    })
+}
+
+/// A loop device over a sparse file; gone when dropped.
+struct Loop {
+    device: PathBuf,
+    backing: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Loop {
+    fn new(bytes: u64, sector_bytes: u32) -> Loop {
+        let dir = tempfile::tempdir().unwrap();
+        let backing = dir.path().join("disk");
+        File::create(&backing).unwrap().set_len(bytes).unwrap();
+        let sector = sector_bytes.to_string();
+        let file = backing.to_str().unwrap();
+        let device = run(
+            "losetup",
+            &[
+                "--find",
+                "--show",
+                "--partscan",
+                "--sector-size",
+                &sector,
+                file,
+            ],
+        );
+        Loop {
+            device: device.into(),
+            backing,
+            _dir: dir,
+        }
+    }
+
+    fn open(&self) -> Result<Target, TargetError> {
+        Target::open(&self.device, TargetOptions::default())
+    }
+
+    /// A node for the first partition, as the kernel sees it: nobody else may make one here.
+    fn partition(&self) -> PathBuf {
+        let device = self.device.to_str().unwrap();
+        let name = device.rsplit('/').next().unwrap();
+        let dev = PathBuf::from(format!("/sys/block/{name}/{name}p1/dev"));
+        if !dev.exists() && !reads_gpt() {
+            run("addpart", &[device, "1", "2048", "38912"]);
+        }
+        let number = fs::read_to_string(dev).expect("the kernel has read the new table");
+        let (major, minor) = number.trim().split_once(':').unwrap();
+        let node = self.backing.with_file_name("partition");
+        if !node.exists() {
+            run("mknod", &[node.to_str().unwrap(), "b", major, minor]);
+        }
+        node
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        run("losetup", &["--detach", self.device.to_str().unwrap()]);
+    }
+}
+
+/// The image of a GPT disk of 24 MiB with one ext4 file system from 1 to 20 MiB, and the raw disk.
+fn image(dir: &Path) -> (Image, Vec<u8>) {
+    let raw = dir.join("raw");
+    let system = dir.join("ext4");
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let files = dir.join("files");
+    fs::create_dir(&files).unwrap();
+    for number in 0..40u32 {
+        let bytes: Vec<u8> = (0..9000 * number)
+            .map(|at| (at.wrapping_mul(number) >> 7) as u8)
+            .collect();
+        fs::write(files.join(number.to_string()), bytes).unwrap();
+    }
+    run(
+        "mke2fs",
+        &[
+            "-q",
+            "-t",
+            "ext4",
+            "-d",
+            &text(&files),
+            &text(&system),
+            "19456k",
+        ],
+    );
+    let mut disk = vec![0; MIB as usize];
+    disk.extend(fs::read(&system).unwrap());
+    disk.resize(24 * MIB as usize, 0);
+    fs::write(&raw, disk).unwrap();
+    run("sgdisk", &["-n", "1:2048:+19M", &text(&raw)]);
+    let options = SealOptions {
+        used_only: true,
+        level: 1,
+        note: String::new(),
+        parent: None,
+        created: 0,
+        threads: 2,
+    };
+    let path = dir.join("image.img.zst");
+    let source = Source::open(&raw, dir).unwrap();
+    seal(
+        source,
+        &path,
+        &options,
+        &mut |_| {},
+        &AtomicBool::new(false),
+    )
+    .unwrap();
+    (Image::open(&path).unwrap(), fs::read(&raw).unwrap())
+}
+
+fn deploy(
+    image: &Image,
+    target: Target,
+    options: DeployOptions,
+) -> Result<DeployReport, DeployError> {
+    let deploy = Deploy::begin(
+        Arc::clone(image.manifest()),
+        target,
+        options,
+        Arc::new(|_| {}),
+    )?;
+    extract_to_disk(image, deploy).map_err(|error| match error {
+        ExtractError::Deploy(error) => error,
+        other => panic!("{other}"),
+    })
+}
+
+#[test]
+fn a_larger_disk_is_flashed_past_the_page_cache_and_its_new_partitions_appear() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, _) = image(dir.path());
+    let disk = Loop::new(40 * MIB, 512);
+    let options = DeployOptions {
+        free: FreePolicy::Discard,
+        ..DeployOptions::default()
+    };
+    let report = deploy(&image, disk.open().unwrap(), options).unwrap();
+    assert!(report.changed && report.direct);
+    assert_eq!(report.stale_table, None);
+    // The kernel has read the new table, fsck and sgdisk are content, and nothing stale is in the page cache.
+    let partition = disk.partition();
+    assert_eq!(
+        run("blockdev", &["--getsize64", partition.to_str().unwrap()]),
+        (19 * MIB).to_string()
+    );
+    run("e2fsck", &["-fn", partition.to_str().unwrap()]);
+    assert!(run("sgdisk", &["-v", disk.device.to_str().unwrap()]).contains("No problems found"));
+    assert!(
+        !deploy(&image, disk.open().unwrap(), DeployOptions::default())
+            .unwrap()
+            .changed
+    );
+}
+
+#[test]
+fn what_the_page_cache_held_before_does_not_hide_what_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, raw) = image(dir.path());
+    let disk = Loop::new(24 * MIB, 512);
+    let reader = File::open(&disk.device).unwrap();
+    let mut before = vec![1; 4096];
+    std::os::unix::fs::FileExt::read_exact_at(&reader, &mut before, MIB + 1024).unwrap();
+    assert!(before.iter().all(|byte| *byte == 0));
+    deploy(&image, disk.open().unwrap(), DeployOptions::default()).unwrap();
+    let mut after = vec![0; 4096];
+    std::os::unix::fs::FileExt::read_exact_at(&reader, &mut after, MIB + 1024).unwrap();
+    assert_eq!(after, raw[(MIB + 1024) as usize..][..4096]);
+}
+
+#[test]
+fn a_disk_of_other_sectors_is_refused_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, _) = image(dir.path());
+    let disk = Loop::new(40 * MIB, 4096);
+    let refused = deploy(&image, disk.open().unwrap(), DeployOptions::default()).unwrap_err();
+    let expected = FitError::SectorSize {
+        image: 512,
+        disk: 4096,
+    };
+    assert!(matches!(refused, DeployError::Fit { source, .. } if source == expected));
+    assert!(
+        fs::read(&disk.backing)
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == 0)
+    );
+}
+
+#[test]
+fn a_mounted_disk_is_refused_and_its_mount_point_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, _) = image(dir.path());
+    let disk = Loop::new(24 * MIB, 512);
+    deploy(&image, disk.open().unwrap(), DeployOptions::default()).unwrap();
+    let on = dir.path().join("mnt");
+    fs::create_dir(&on).unwrap();
+    run(
+        "mount",
+        &[
+            "-o",
+            "ro",
+            disk.partition().to_str().unwrap(),
+            on.to_str().unwrap(),
+        ],
+    );
+    let refused = disk.open();
+    let read_only = Target::open(
+        &disk.device,
+        TargetOptions {
+            read_only: true,
+            ..Default::default()
+        },
+    );
+    run("umount", &[on.to_str().unwrap()]);
+    let refused = refused.unwrap_err().to_string();
+    assert!(
+        refused.contains("is mounted on") && refused.contains("/mnt"),
+        "{refused}"
+    );
+    assert!(read_only.is_ok());
+    disk.open().unwrap();
+}
+
+#[test]
+fn a_disk_open_elsewhere_and_a_partition_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, _) = image(dir.path());
+    let disk = Loop::new(24 * MIB, 512);
+    deploy(&image, disk.open().unwrap(), DeployOptions::default()).unwrap();
+    let first = disk.open().unwrap();
+    let refused = disk.open().unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            TargetError::InUse {
+                usage: DiskUse::Busy,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    drop(first);
+    let refused = Target::open(&disk.partition(), TargetOptions::default()).unwrap_err();
+    assert!(
+        matches!(refused, TargetError::Partition { .. }),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_write_protected_disk_is_refused() {
+    let disk = Loop::new(MIB, 512);
+    run("blockdev", &["--setro", disk.device.to_str().unwrap()]);
+    let refused = disk.open();
+    run("blockdev", &["--setrw", disk.device.to_str().unwrap()]);
+    assert!(
+        matches!(refused, Err(TargetError::ReadOnly { .. })),
+        "{refused:?}"
+    );
+}
