@@ -326,3 +326,6 @@ impl Opening<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,8 @@ mod source;
 mod stored;
 mod tables;
 mod target;
+#[cfg(test)]
+mod testing;
 mod verify;
 
 pub use bytes::Malformed;
