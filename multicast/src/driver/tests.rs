@@ -16,7 +16,8 @@ use crate::{
     block::{BlockId, BlockSink, BlockSource, Layout, ObjectId, SinkError, Start, Verdict},
     interface::InterfaceChoice,
     keys::SigningKey,
-    sender::StartRule,
+    sender::{ReceiverInfo, StartRule},
+    wire::Phase,
 };
 
 const OBJECT: ObjectId = ObjectId([7; 32]);
@@ -136,7 +137,7 @@ fn sending(port: u16, receivers: u32) -> SendConfig {
         signing_key: SigningKey::generate().expect("random"),
         start: StartRule {
             receivers,
-            wait: Duration::from_secs(5),
+            wait: Duration::from_secs(1),
         },
         linger: Duration::from_millis(500),
     }
@@ -238,19 +239,20 @@ fn a_refused_block_comes_again() {
 }
 
 #[test]
-fn a_broken_sink_ends_its_receiver_with_its_reason() {
+fn a_broken_sink_ends_its_receiver_alone_and_with_its_reason() {
     let payload = Payload::of(&[500_000]);
-    let shelf = Shelf {
+    let broken = Shelf {
         broken: true,
         ..Shelf::default()
     };
-    let (_, received) = transfer(47_103, &payload, std::slice::from_ref(&shelf));
-    let error = received
-        .into_iter()
-        .next()
-        .expect("one")
-        .expect_err("broken");
+    let shelves = [broken, Shelf::default()];
+    let (sent, received) = transfer(47_103, &payload, &shelves);
+    let error = received[0].as_ref().expect_err("broken");
     assert_eq!(error.to_string(), "the shelf is broken");
+    assert!(received[1].is_ok(), "{received:?}");
+    assert_full(&shelves[1], &payload);
+    let done = |receiver: &&ReceiverInfo| receiver.phase == Phase::Done;
+    assert_eq!(sent.expect("sent").receivers.iter().filter(done).count(), 1);
 }
 
 #[test]
