@@ -297,7 +297,8 @@ impl<F: Fec> Sender<F> {
     fn data(&mut self, out: &mut Vec<u8>) -> Option<()> {
         let place = self.next_place()?;
         let number = self.demand.take(place);
-        let bytes = self.shelf.symbol(place, number)?;
+        let more = self.demand.need(place);
+        let bytes = self.shelf.symbol(place, number, more)?;
         let block = self.demand.id(place);
         let (session, sequence) = (self.config.session, self.sequence);
         Data {

@@ -97,9 +97,9 @@ impl<F: Fec> Shelf<F> {
         }
     }
 
-    /// The symbol `number` of the block at `place`; `None` when the block is not at hand or has no
-    /// such symbol.
-    pub(super) fn symbol(&mut self, place: u32, number: u16) -> Option<&[u8]> {
+    /// The symbol `number` of the block at `place`, of which `more` will follow; `None` when the block
+    /// is not at hand or has no such symbol.
+    pub(super) fn symbol(&mut self, place: u32, number: u16, more: u16) -> Option<&[u8]> {
         self.uses += 1;
         let entry = self.entries.get_mut(&place)?;
         entry.used = self.uses;
@@ -111,14 +111,14 @@ impl<F: Fec> Shelf<F> {
                 .chunks_exact(self.symbol_bytes)
                 .nth(usize::from(number));
         };
+        if repair >= usize::from(MAX_REPAIR) {
+            return None;
+        }
         if (repair + 1) * self.symbol_bytes > entry.repair.len() {
             // A longer stream has the shorter one as its prefix: what was sent stays valid.
-            let count = (repair + 1)
-                .next_power_of_two()
-                .max(usize::from(FIRST_REPAIR));
-            let count = u16::try_from(count)
-                .ok()
-                .filter(|&count| count <= MAX_REPAIR)?;
+            // Each making costs about the same, so what is known to follow is made along.
+            let count = (repair + 1 + usize::from(more)).next_power_of_two();
+            let count = count.clamp(usize::from(FIRST_REPAIR), usize::from(MAX_REPAIR)) as u16;
             entry.repair = self
                 .fec
                 .encode(&entry.source, self.symbol_bytes, count)
@@ -143,15 +143,15 @@ mod tests {
     fn repair_symbols_stay_the_same_when_more_are_made() {
         let mut shelf = Shelf::new(ReedSolomon::new(), 512);
         shelf.put(0, vec![7; 700], false);
-        let source = shelf.symbol(0, 1).map(<[u8]>::to_vec).unwrap();
+        let source = shelf.symbol(0, 1, 0).map(<[u8]>::to_vec).unwrap();
         assert_eq!(
             (&source[..188], &source[188..]),
             (&[7; 188][..], &[0; 324][..])
         );
-        let early = shelf.symbol(0, 2 + 63).map(<[u8]>::to_vec);
-        assert!(shelf.symbol(0, 2 + 500).is_some());
-        assert_eq!(shelf.symbol(0, 2 + 63).map(<[u8]>::to_vec), early);
-        assert!(shelf.symbol(0, 2 + MAX_REPAIR).is_none());
+        let early = shelf.symbol(0, 2 + 63, 0).map(<[u8]>::to_vec);
+        assert!(shelf.symbol(0, 2 + 500, 9).is_some());
+        assert_eq!(shelf.symbol(0, 2 + 63, 0).map(<[u8]>::to_vec), early);
+        assert!(shelf.symbol(0, 2 + MAX_REPAIR, 0).is_none());
     }
 
     #[test]
