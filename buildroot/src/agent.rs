@@ -45,7 +45,7 @@ pub enum AgentError {
     },
     /// The program needs a dynamic linker, which the initramfs does not have: the kernel would find no init.
     #[error(
-        "agent {path} needs a dynamic linker; build it with RUSTFLAGS=-Ctarget-feature=+crt-static and --target x86_64-unknown-linux-gnu"
+        "agent {path} needs a dynamic linker; build it with `cargo rustc -p netflash-init --release -- -C target-feature=+crt-static`"
     )]
     Interpreter {
         /// The file.

@@ -3,7 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use netflash_appliance::{BuildOptions, Report, build};
 
@@ -51,12 +51,7 @@ struct BuildArgs {
 /// Runs the command; `json` asks for the report on standard output in that form.
 pub(crate) fn run(args: ApplianceArgs, json: bool) -> anyhow::Result<Exit> {
     let Action::Build(args) = args.action;
-    let agent = match args.agent {
-        Some(path) => path,
-        None => env::current_exe()
-            .context("finding this program's own path")?
-            .with_file_name("netflash-init"),
-    };
+    let agent = args.agent.map_or_else(agent_beside_us, Ok)?;
     let options = BuildOptions {
         out: args.out,
         agent,
@@ -75,6 +70,19 @@ pub(crate) fn run(args: ApplianceArgs, json: bool) -> anyhow::Result<Exit> {
         print(&options, &report);
     }
     Ok(Exit::Done)
+}
+
+fn agent_beside_us() -> anyhow::Result<PathBuf> {
+    let own = env::current_exe().context("finding this program's own path")?;
+    let agent = own.with_file_name("netflash-init");
+    if !agent.is_file() {
+        bail!(
+            "no agent at {}; give one by --agent, or build it: cargo rustc -p netflash-init \
+             --release -- -C target-feature=+crt-static",
+            agent.display()
+        );
+    }
+    Ok(agent)
 }
 
 fn print(options: &BuildOptions, report: &Report) {
