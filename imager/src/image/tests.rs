@@ -59,7 +59,11 @@ fn debian_like_disk() -> (Vec<u8>, Vec<std::ops::Range<u64>>) {
         &["--clear", "--new=1:2048:+1M", "--new=2:8192:+64M", &path],
         "",
     );
-    let (ext_path, mut fs) = ext(&directory, 64 * MIB, &["-t", "ext4", "-b", "4096", "-L", "root"]);
+    let (ext_path, mut fs) = ext(
+        &directory,
+        64 * MIB,
+        &["-t", "ext4", "-b", "4096", "-L", "root"],
+    );
     let free = free_of_dumpe2fs(&ext_path);
     // What former files left in free blocks, and beside the partitions.
     for range in &free {
@@ -410,10 +414,8 @@ proptest! {
         let mut bytes = WHOLE.1.clone();
         bytes[place.index(WHOLE.1.len())] ^= 1 << bit;
         std::fs::write(&path, &bytes).unwrap();
-        if let Ok(image) = Image::open(&path) {
-            if is_whole(&image) {
-                prop_assert!(raw_of(&image) == WHOLE.0);
-            }
+        if let Ok(image) = Image::open(&path) && is_whole(&image) {
+            prop_assert!(raw_of(&image) == WHOLE.0);
         }
     }
 }
