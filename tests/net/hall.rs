@@ -1,5 +1,7 @@
 //! The network: bridge, namespaces, loss, and counters at the sender's interface.
 
+use std::fs;
+
 use anyhow::{Context, Result};
 use serde_json::Value;
 
@@ -7,6 +9,8 @@ use crate::lab::{LossCount, LossTable, sh};
 
 /// The sender's namespace.
 const SENDER: &str = "s";
+/// Where the kernel keeps the limit of receive buffers.
+const BUFFER_MAX: &str = "/proc/sys/net/core/rmem_max";
 /// The first receiver's last octet, less one.
 const RECEIVERS_FROM: usize = 10;
 
@@ -15,6 +19,13 @@ const RECEIVERS_FROM: usize = 10;
 pub struct Hall {
     receivers: usize,
     loss: LossTable,
+}
+
+/// Makes room for large receive buffers on the whole machine, for programs that only ask politely; what it was
+/// comes back when this is dropped.
+#[derive(Debug)]
+pub struct GenerousBuffers {
+    before: String,
 }
 
 /// What an interface sent.
@@ -36,8 +47,7 @@ impl Hall {
         sh("ip link set br0 up")?;
         add_host(SENDER, "10.78.0.1")?;
         for number in 1..=receivers {
-            let address = format!("10.78.0.{}", RECEIVERS_FROM + number);
-            add_host(&receiver(number), &address)?;
+            add_host(&receiver(number), &address(number))?;
         }
         let ports = (1..=receivers).map(|number| port(&receiver(number)));
         let loss = LossTable::install(ports.collect(), loss_percent)?;
@@ -52,6 +62,11 @@ impl Hall {
     /// Namespaces of the receivers.
     pub fn receivers(&self) -> Vec<String> {
         (1..=self.receivers).map(receiver).collect()
+    }
+
+    /// Address of the receiver with this number, from 1.
+    pub fn address(&self, number: usize) -> String {
+        address(number)
     }
 
     /// What the sender's interface sent so far.
@@ -81,6 +96,22 @@ impl Hall {
     }
 }
 
+impl GenerousBuffers {
+    /// Receive buffers may have up to `bytes`.
+    pub fn allow(bytes: u32) -> Result<GenerousBuffers> {
+        let before = fs::read_to_string(BUFFER_MAX).context("reading the buffer limit")?;
+        fs::write(BUFFER_MAX, bytes.to_string()).context("raising the buffer limit")?;
+        Ok(GenerousBuffers { before })
+    }
+}
+
+impl Drop for GenerousBuffers {
+    fn drop(&mut self) {
+        // It could be raised, so it can be lowered.
+        let _ = fs::write(BUFFER_MAX, self.before.trim());
+    }
+}
+
 impl WireCount {
     /// What was sent since an earlier count.
     #[must_use]
@@ -94,6 +125,10 @@ impl WireCount {
 
 fn receiver(number: usize) -> String {
     format!("r{number}")
+}
+
+fn address(number: usize) -> String {
+    format!("10.78.0.{}", RECEIVERS_FROM + number)
 }
 
 fn port(namespace: &str) -> String {

@@ -16,6 +16,6 @@ mod hall;
 mod payload;
 mod program;
 
-pub use hall::{Hall, WireCount};
+pub use hall::{GenerousBuffers, Hall, WireCount};
 pub use payload::{Payload, differing_mebibytes};
 pub use program::{Ended, Program, netflash, wait_while};

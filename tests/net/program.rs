@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::{
     sys::{
         signal::{Signal, kill},
-        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+        wait::{Id, WaitPidFlag, waitid},
     },
     unistd::{Pid, SysconfVar, sysconf},
 };
@@ -28,6 +28,8 @@ pub struct Program {
     name: String,
     child: Option<Child>,
     started: Instant,
+    /// Waits for the end and notes its moment.
+    watch: Option<JoinHandle<Instant>>,
     stdout: Option<JoinHandle<String>>,
     stderr: Option<JoinHandle<String>>,
 }
@@ -43,6 +45,8 @@ pub struct Ended {
     pub stderr: String,
     /// From start to end.
     pub took: Duration,
+    /// When it ended.
+    pub ended: Instant,
     /// Processor time, its own and that the kernel spent for it.
     pub cpu: Duration,
 }
@@ -73,12 +77,20 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("starting {name}"))?;
+        let started = Instant::now();
+        let pid = Pid::from_raw(i32::try_from(child.id())?);
+        let watch = thread::spawn(move || {
+            // Not reaped: the dead process still knows what it used. An error says that it is gone already.
+            let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+            Instant::now()
+        });
         let stdout = child.stdout.take().map(gather);
         let stderr = child.stderr.take().map(gather);
         Ok(Program {
             name,
             child: Some(child),
-            started: Instant::now(),
+            started,
+            watch: Some(watch),
             stdout,
             stderr,
         })
@@ -87,16 +99,14 @@ impl Program {
     /// Waits for its end.
     pub fn wait(mut self, limit: Duration) -> Result<Ended> {
         let pid = self.pid()?;
-        let mut took = None;
-        wait_until(format!("the end of {}", self.name), limit, || {
-            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-            let over = !matches!(waitid(Id::Pid(pid), flags)?, WaitStatus::StillAlive);
-            if over {
-                took = Some(self.started.elapsed());
-            }
-            Ok(over)
-        })
-        .map_err(|error| anyhow!("{error}; it said: {}", self.last_words()))?;
+        let watch = self
+            .watch
+            .take()
+            .context("the program was waited for already")?;
+        let what = format!("the end of {}", self.name);
+        if let Err(error) = wait_until(what, limit, || Ok(watch.is_finished())) {
+            bail!("{error}; it said: {}", self.last_words());
+        }
         // The dead process still knows what it used, until it is reaped.
         let cpu = cpu_of(pid)?;
         let mut child = self
@@ -104,11 +114,15 @@ impl Program {
             .take()
             .context("the program was waited for already")?;
         let status = child.wait().context("reaping the program")?;
+        let ended = watch
+            .join()
+            .map_err(|_| anyhow!("the watch of {} panicked", self.name))?;
         Ok(Ended {
             code: status.code(),
             stdout: joined(self.stdout.take()),
             stderr: joined(self.stderr.take()),
-            took: took.unwrap_or_default(),
+            took: ended.duration_since(self.started),
+            ended,
             cpu,
         })
     }
@@ -125,6 +139,16 @@ impl Program {
             ended.stdout
         );
         Ok(ended)
+    }
+
+    /// Asks it to end, as `kill` does.
+    pub fn ask_to_end(&self) -> Result<()> {
+        kill(self.pid()?, Signal::SIGTERM).context("asking the program to end")
+    }
+
+    /// When it was started.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// Kills it as a power cut would: it is not asked.

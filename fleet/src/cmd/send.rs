@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::SocketAddrV4,
+    net::{IpAddr, SocketAddrV4},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     thread,
@@ -175,17 +175,21 @@ fn finish(report: &SendReport, image_id: &str, json: bool) -> anyhow::Result<Exi
     )
 }
 
-/// Names of machines that went before they were done and did not come back under the same name.
+/// Names of machines that went before they were done and did not come back: under the same name from the same address.
 fn unfinished(receivers: &[ReceiverInfo]) -> BTreeSet<&str> {
-    let names = |done: bool| {
-        let chosen = receivers
-            .iter()
-            .filter(move |receiver| is_done(receiver) == done);
-        chosen
-            .map(|receiver| receiver.name.as_str())
-            .collect::<BTreeSet<_>>()
-    };
-    names(false).difference(&names(true)).copied().collect()
+    let done: BTreeSet<_> = receivers
+        .iter()
+        .filter(|one| is_done(one))
+        .map(identity)
+        .collect();
+    let lost = receivers.iter().filter(|one| !is_done(one));
+    lost.filter(|one| !done.contains(&identity(one)))
+        .map(|one| one.name.as_str())
+        .collect()
+}
+
+fn identity(receiver: &ReceiverInfo) -> (&str, IpAddr) {
+    (&receiver.name, receiver.address.ip())
 }
 
 fn is_done(receiver: &ReceiverInfo) -> bool {
