@@ -136,8 +136,11 @@ pub(crate) struct Job {
     pub(crate) disk: Option<String>,
     /// Why it stands there; the error when it failed.
     pub(crate) reason: String,
-    /// How far it is.
+    /// How far the present agent is.
     pub(crate) progress: Option<Progress>,
+    /// The farthest any agent of this job came, in bytes of [`Progress::done_bytes`].
+    #[serde(default)]
+    pub(crate) best_done_bytes: u64,
     /// How it went.
     pub(crate) report: Option<JobReport>,
     /// Boots of the agent since there was progress.
@@ -182,6 +185,7 @@ impl Job {
         if self.agent.as_deref() != Some(agent_hash) {
             self.agent = Some(agent_hash.to_owned());
             self.next_event = 0;
+            self.progress = None;
         }
         if self.state.is_active() && self.state != JobState::Verifying {
             self.state = JobState::Flashing;
@@ -225,8 +229,9 @@ impl Job {
                 self.reason.clear();
             }
             EventKind::Progress(progress) => {
-                let before = self.progress.map_or(0, |p| p.done_bytes);
-                if progress.done_bytes > before {
+                // What the survey finds again is not progress: a machine that dies after it would boot for ever.
+                if progress.done_bytes > self.best_done_bytes {
+                    self.best_done_bytes = progress.done_bytes;
                     self.fruitless_boots = 0;
                 }
                 self.progress = Some(*progress);
@@ -265,6 +270,7 @@ pub(crate) mod tests {
             disk: None,
             reason: String::new(),
             progress: None,
+            best_done_bytes: 0,
             report: None,
             fruitless_boots: 0,
             boots: 0,

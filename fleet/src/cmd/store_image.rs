@@ -22,15 +22,12 @@ pub(crate) enum StoreImageCommand {
 
 /// Enter an image file that lies on the server; it stays where it is
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  netflash image add /srv/images/debian.img.zst --name debian-13"
-)]
+#[command(after_help = "Example:\n  netflash image add debian-13 /srv/images/debian-13.img.zst")]
 pub(crate) struct AddArgs {
+    /// Its name: letters, digits, '.', '_', '-'
+    name: String,
     /// The image file
     file: PathBuf,
-    /// Its name; the file's name without .img.zst unless given
-    #[arg(long)]
-    name: Option<String>,
 }
 
 /// List the server's images

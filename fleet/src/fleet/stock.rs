@@ -18,8 +18,8 @@ use crate::store::Store;
 pub(crate) struct NewImage {
     /// Where the file lies, on the server, as an absolute path.
     pub(crate) path: String,
-    /// Its name here; the file's name without `.img.zst` unless given.
-    pub(crate) name: Option<String>,
+    /// Its name here.
+    pub(crate) name: String,
 }
 
 impl Fleet {
@@ -132,18 +132,10 @@ impl Fleet {
                 new.path
             )));
         }
-        let file_name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let stem = file_name
-            .strip_suffix(".img.zst")
-            .unwrap_or(&file_name)
-            .to_owned();
-        let name = new.name.clone().unwrap_or(stem);
-        if !Machine::is_name(&name) {
+        let name = &new.name;
+        if !Machine::is_name(name) {
             return Err(FleetError::Refused(format!(
-                "{name:?} is no name for an image; choose one with --name"
+                "{name:?} is no name for an image"
             )));
         }
         let refused =

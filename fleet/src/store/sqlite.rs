@@ -275,6 +275,7 @@ impl Store for SqliteStore {
                     disk: None,
                     reason: String::new(),
                     progress: None,
+                    best_done_bytes: 0,
                     report: None,
                     fruitless_boots: 0,
                     boots: 0,
