@@ -97,9 +97,12 @@ impl Deploy {
 
         let (hold, rewrite) = Hold::new(std::mem::take(&mut survey.held));
         let mut unverified = FrameSet::empty(surface.manifest.frame_count() as usize);
+        let blank = survey.blank.iter();
         rewrite
             .keys()
-            .for_each(|frame| _ = unverified.insert(*frame));
+            .copied()
+            .chain(blank)
+            .for_each(|frame| _ = unverified.insert(frame));
         let total_bytes = survey
             .wanted
             .iter()
@@ -237,29 +240,15 @@ impl Deploy {
             .unverified
             .iter()
             .filter(|frame| !Hold::withholds(*frame));
-        let frames: Vec<FrameId> = written.step_by(step).collect();
-        let comparison = Comparison {
-            surface: &self.surface,
-            options: &self.options,
-            observer: &self.observer,
-            phase: DeployPhase::Verify,
-            mask: Mask::Source,
-            free_as_zero: false,
-        };
-        let right = comparison.right(&frames, |_, _| {})?;
-        self.verified_frames += right.len() as u64;
+        let misread = self.misread(written.step_by(step).collect())?;
         self.unverified = FrameSet::empty(self.unverified.count());
-        for frame in frames.into_iter().filter(|frame| !right.contains(*frame)) {
-            let offset = self.surface.offset(frame);
-            log::warn!(
-                "disk={} frame={frame} offset={offset} state=reads-back-wrong",
-                self.surface.path().display()
-            );
+        let (fetched, blank): (Vec<FrameId>, Vec<FrameId>) = misread
+            .into_iter()
+            .partition(|frame| self.surface.manifest.is_sent(*frame));
+        self.blank_again(blank)?;
+        for frame in fetched {
             if !self.suspect.insert(frame) {
-                return Err(DeployError::ReadBack {
-                    path: self.surface.path(),
-                    offset,
-                });
+                return Err(self.reads_back_wrong(frame));
             }
             // What was kept and rewritten has no source here but the image: it is wanted like any other.
             wrong.insert(frame);
@@ -316,6 +305,52 @@ impl Deploy {
             changed: self.differs,
             stale_table,
         })
+    }
+
+    /// The frames of `frames` that the disk does not give back as they were written.
+    fn misread(&mut self, mut frames: Vec<FrameId>) -> Result<Vec<FrameId>, DeployError> {
+        let comparison = Comparison {
+            surface: &self.surface,
+            options: &self.options,
+            observer: &self.observer,
+            phase: DeployPhase::Verify,
+            mask: Mask::Source,
+            free_as_zero: self.options.free == FreePolicy::Zero,
+        };
+        let right = comparison.right(&frames, |_, _| {})?;
+        self.verified_frames += right.len() as u64;
+        frames.retain(|frame| !right.contains(*frame));
+        for frame in &frames {
+            let (disk, offset) = (self.surface.path(), self.surface.offset(*frame));
+            log::warn!(
+                "disk={} frame={frame} offset={offset} state=misread",
+                disk.display()
+            );
+        }
+        Ok(frames)
+    }
+
+    /// Some disks accept the command to zero a range and do not obey: zeros are written then, whole frames of them.
+    fn blank_again(&mut self, frames: Vec<FrameId>) -> Result<(), DeployError> {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let zeros = Surface::buffer();
+        for frame in &frames {
+            self.surface.write(*frame, &zeros)?;
+        }
+        self.surface.flush()?;
+        match self.misread(frames)?.first() {
+            Some(frame) => Err(self.reads_back_wrong(*frame)),
+            None => Ok(()),
+        }
+    }
+
+    fn reads_back_wrong(&self, frame: FrameId) -> DeployError {
+        DeployError::ReadBack {
+            path: self.surface.path(),
+            offset: self.surface.offset(frame),
+        }
     }
 
     fn note(&mut self, outcome: FrameOutcome) {

@@ -1,6 +1,7 @@
 //! Deploys to real block devices: loop devices with sectors of 512 and of 4096 bytes.
 //!
 //! They need root; without it they fail and say so.
+#![allow(clippy::unwrap_used, reason = "a test fails where it panics")]
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -216,7 +217,7 @@ fn a_disk_of_other_sectors_is_refused_untouched() {
         image: 512,
         disk: 4096,
     };
-    assert!(matches!(refused, DeployError::Fit { source, .. } if source == expected));
+    assert!(matches!(refused, DeployError::Fit { cause, .. } if cause == expected));
     assert!(
         fs::read(&disk.backing)
             .unwrap()

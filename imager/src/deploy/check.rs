@@ -63,9 +63,9 @@ pub(crate) fn check_fit(
     );
     let tables = fitted.map_err(|source| match source {
         FitError::TooSmall { needed_bytes, .. } => too_small(needed_bytes),
-        source => DeployError::Fit {
+        cause => DeployError::Fit {
             path: path.clone(),
-            source,
+            cause,
         },
     })?;
     if grows && target.bytes() != disk_bytes {
@@ -74,7 +74,7 @@ pub(crate) fn check_fit(
             .map_err(|source| DeployError::Write {
                 path: path.clone(),
                 offset: disk_bytes,
-                source: Arc::new(source),
+                cause: Arc::new(source),
             })?;
     }
     Ok(Fitted {

@@ -9,7 +9,8 @@ use thiserror::Error;
 use crate::fit::FitError;
 use crate::id::FrameId;
 
-/// Why a deploy failed. `Clone`, because every thread that meets a failed deploy is told.
+/// Why a deploy failed. `Clone`, because every thread that meets a failed deploy is told. The text is complete, with
+/// what the kernel said: it travels to server and console as it is.
 #[derive(Debug, Clone, Error)]
 pub enum DeployError {
     /// The disk cannot hold the image. Nothing has been written.
@@ -27,12 +28,12 @@ pub enum DeployError {
         needed_bytes: u64,
     },
     /// The partition tables do not fit the disk. Nothing has been written.
-    #[error("disk {} cannot hold the partition tables of the image", path.display())]
+    #[error("disk {}: {cause}", path.display())]
     Fit {
         /// The disk.
         path: PathBuf,
         /// Why.
-        source: FitError,
+        cause: FitError,
     },
     /// The disk was opened to be compared only. Nothing has been written.
     #[error("disk {} was opened read-only", path.display())]
@@ -41,32 +42,32 @@ pub enum DeployError {
         path: PathBuf,
     },
     /// The disk did not give its content.
-    #[error("disk {} is failing, replace it: read error at byte {offset}", path.display())]
+    #[error("disk {} is failing, replace it: read error at byte {offset}: {cause}", path.display())]
     Read {
         /// The disk.
         path: PathBuf,
         /// Where, in bytes.
         offset: u64,
         /// What the kernel said.
-        source: Arc<io::Error>,
+        cause: Arc<io::Error>,
     },
     /// The disk did not take what was written.
-    #[error("disk {} is failing, replace it: write error at byte {offset}", path.display())]
+    #[error("disk {} is failing, replace it: write error at byte {offset}: {cause}", path.display())]
     Write {
         /// The disk.
         path: PathBuf,
         /// Where, in bytes.
         offset: u64,
         /// What the kernel said.
-        source: Arc<io::Error>,
+        cause: Arc<io::Error>,
     },
     /// The disk did not confirm that its cache is on the medium.
-    #[error("disk {} is failing, replace it: its cache cannot be flushed", path.display())]
+    #[error("disk {} is failing, replace it: its cache cannot be flushed: {cause}", path.display())]
     Flush {
         /// The disk.
         path: PathBuf,
         /// What the kernel said.
-        source: Arc<io::Error>,
+        cause: Arc<io::Error>,
     },
     /// The disk gives back something else than was written, and did so again.
     #[error("disk {}: byte {offset} reads back differently than written; replace the disk", path.display())]

@@ -181,7 +181,7 @@ impl Surface {
             .flush()
             .map_err(|source| DeployError::Flush {
                 path: self.path(),
-                source: Arc::new(source),
+                cause: Arc::new(source),
             })
     }
 
@@ -218,7 +218,7 @@ impl Surface {
         DeployError::Read {
             path: self.path(),
             offset,
-            source: Arc::new(source),
+            cause: Arc::new(source),
         }
     }
 
@@ -226,7 +226,7 @@ impl Surface {
         DeployError::Write {
             path: self.path(),
             offset,
-            source: Arc::new(source),
+            cause: Arc::new(source),
         }
     }
 }

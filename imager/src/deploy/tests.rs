@@ -29,8 +29,8 @@ fn a_whole_image_is_written_and_read_back() {
         .unwrap();
     image.assert_on(&disk.content());
     assert_eq!(report.written_frames, image.manifest.sent().len() as u64);
-    // The first frame is read back by the commit.
-    assert_eq!(report.verified_frames, report.written_frames - 1);
+    // One frame of zeros is read back too; the first frame is read back by the commit.
+    assert_eq!(report.verified_frames, report.written_frames + 1 - 1);
     assert!(report.changed && report.rejected_frames == 0);
 }
 
@@ -286,7 +286,7 @@ fn other_sectors_are_refused_untouched() {
         image: 512,
         disk: 4096,
     };
-    assert!(matches!(refused, DeployError::Fit { source, .. } if source == expected));
+    assert!(matches!(refused, DeployError::Fit { cause, .. } if cause == expected));
     assert_eq!(disk.content(), former);
 }
 
