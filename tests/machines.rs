@@ -31,7 +31,7 @@ fn a_room_is_flashed_by_one_session_and_a_stranger_is_left_alone() -> Result<()>
     inside(
         "a_room_is_flashed_by_one_session_and_a_stranger_is_left_alone",
         || {
-            let directory = tempfile::tempdir()?;
+            let directory = scratch()?;
             let desk = Desk::set(directory.path())?;
             let room = desk.room(
                 vec![
@@ -90,7 +90,7 @@ fn a_room_is_flashed_by_one_session_and_a_stranger_is_left_alone() -> Result<()>
 #[test]
 fn an_unfit_disk_fails_its_own_job_and_nobody_elses() -> Result<()> {
     inside("an_unfit_disk_fails_its_own_job_and_nobody_elses", || {
-        let directory = tempfile::tempdir()?;
+        let directory = scratch()?;
         let path = directory.path();
         let desk = Desk::set(path)?;
         let mut broken = desk
@@ -122,7 +122,7 @@ fn an_unfit_disk_fails_its_own_job_and_nobody_elses() -> Result<()> {
         let failures = [
             ("lab-2", "smaller"),
             ("lab-3", "nvme0n1"),
-            ("lab-4", "usb"),
+            ("lab-4", "removable"),
             ("lab-5", "writ"),
         ];
         for (name, word) in failures {
@@ -190,10 +190,13 @@ impl Desk {
 
     /// A server that has the small image and knows these machines.
     fn serve<'room>(&self, room: &'room Room, known: &[&str]) -> Result<ServerProcess<'room>> {
-        let server = ServerProcess::start(room, &self.programs, &ServerOptions::default())?;
-        let image = self.directory.join("small.img.zst");
-        let image = image.to_str().context("the image's path is no text")?;
-        server.ask(&["image", "add", "small", image])?;
+        let options = ServerOptions {
+            // Some of these machines never join.
+            wait_seconds: 10,
+            ..ServerOptions::default()
+        };
+        let server = ServerProcess::start(room, &self.programs, &options)?;
+        server.add_image("small", &self.directory.join("small.img.zst"))?;
         for name in known {
             server.add_machine(room.machine(name)?)?;
         }
@@ -228,6 +231,16 @@ impl Desk {
         ensure!(verified, "{name} does not report its disk as verified");
         self.guest.compare(&machine.spec().disks[0].path)
     }
+}
+
+/// The test's files; they stay when somebody wants to see why it fails.
+fn scratch() -> Result<tempfile::TempDir> {
+    let mut directory = tempfile::Builder::new()
+        .prefix("netflash-machines-")
+        .tempdir()
+        .context("making room for the test")?;
+    directory.disable_cleanup(env::var_os("NETFLASH_KEEP").is_some());
+    Ok(directory)
 }
 
 fn given(variable: &str) -> Result<PathBuf> {

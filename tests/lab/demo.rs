@@ -189,8 +189,7 @@ fn machines(directory: &Path) -> Vec<MachineSpec> {
 }
 
 fn order(room: &Room, server: &ServerProcess<'_>, image: &Path) -> Result<()> {
-    let path = image.to_str().context("the image's path is no text")?;
-    server.ask(&["image", "add", "guest", path])?;
+    server.add_image("guest", image)?;
     for machine in room.machines() {
         server.add_machine(machine)?;
     }

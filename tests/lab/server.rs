@@ -97,6 +97,13 @@ impl<'room> ServerProcess<'room> {
             .with_context(|| format!("netflash {} prints no JSON: {text}", words.join(" ")))
     }
 
+    /// Enters an image file under a name.
+    pub fn add_image(&self, name: &str, image: &Path) -> Result<()> {
+        let image = image.to_str().context("the image's path is no text")?;
+        self.ask(&["image", "add", image, "--name", name])?;
+        Ok(())
+    }
+
     /// Makes a machine of the room known, with its chassis as power control.
     pub fn add_machine(&self, machine: &Machine) -> Result<()> {
         let spec = machine.spec();
@@ -127,9 +134,8 @@ impl<'room> ServerProcess<'room> {
     /// The latest job of a machine.
     pub fn job_of(&self, machine: &str) -> Result<JobView> {
         let answer = self.ask(&["job", "list"])?;
-        let jobs = answer.get("jobs").unwrap_or(&answer).clone();
         let jobs: Vec<JobView> =
-            serde_json::from_value(jobs).context("understanding netflash job list --json")?;
+            serde_json::from_value(answer).context("understanding netflash job list --json")?;
         jobs.into_iter()
             .filter(|job| job.machine_name == machine)
             .max_by_key(|job| job.id)
@@ -180,7 +186,7 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
          appliance = {appliance:?}\n\
          console = \"console=ttyS0,115200\"\n\
          # An emulated CPU that does not get its turn in time fails the kernel's timer check.\n\
-         kernel_extra = \"no_timer_check mitigations=off nokaslr\"\n\
+         kernel_extra = \"no_timer_check mitigations=off nokaslr quiet\"\n\
          [dhcp]\n\
          interface = \"{SERVER_INTERFACE}\"\n\
          range = [\"10.77.0.50\", \"10.77.0.200\"]\n\

@@ -81,7 +81,8 @@ fn boot_code() -> Vec<u8> {
     let text = ORIGIN + code.len() as u16;
     code[6..8].copy_from_slice(&text.to_le_bytes());
     code.extend(SMALL_DISK_SAYS.as_bytes());
-    code.push(0);
+    // A firmware that shows its console on a serial line holds back the last character.
+    code.extend(b"\r\n\0");
     code
 }
 
