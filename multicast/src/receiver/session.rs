@@ -75,6 +75,7 @@ impl Session {
                 next: announce.sequence,
                 expected: 0,
                 received: 0,
+                doubted: None,
             },
         }
     }
@@ -130,6 +131,8 @@ struct Tally {
     next: u32,
     expected: u32,
     received: u32,
+    /// What `next` was when an announce last said less.
+    doubted: Option<u32>,
 }
 
 impl Tally {
@@ -152,7 +155,11 @@ impl Tally {
         if gap > 0 {
             self.expected = self.expected.wrapping_add(gap as u32);
         }
-        if !(-MAX_OVERTAKING..=0).contains(&gap) {
+        // What has overtaken one announce cannot have overtaken the one after it as well; and a report as of
+        // a datagram that the sender has not sent is of no use to it.
+        let overtaken = (-MAX_OVERTAKING..0).contains(&gap) && self.doubted != Some(self.next);
+        self.doubted = overtaken.then_some(self.next);
+        if !overtaken {
             self.next = next;
         }
     }
@@ -168,6 +175,7 @@ mod tests {
             next: u32::MAX - 1,
             expected: 0,
             received: 0,
+            doubted: None,
         };
         [u32::MAX - 1, u32::MAX, 2, 1, 5]
             .into_iter()
@@ -178,11 +186,27 @@ mod tests {
     }
 
     #[test]
+    fn a_sequence_number_that_two_announces_deny_is_dropped() {
+        let mut tally = Tally {
+            next: 500,
+            expected: 0,
+            received: 0,
+            doubted: None,
+        };
+        tally.count(600);
+        tally.reach(500);
+        assert_eq!(tally.next, 601, "it may have overtaken the announce");
+        tally.reach(500);
+        assert_eq!(tally.next, 500);
+    }
+
+    #[test]
     fn a_forged_sequence_number_is_not_believed() {
         let mut tally = Tally {
             next: 100,
             expected: 0,
             received: 0,
+            doubted: None,
         };
         tally.count(100 + (1 << 21));
         assert_eq!((tally.next, tally.received), (100, 0));
