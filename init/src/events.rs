@@ -252,3 +252,104 @@ impl Shared {
 fn uptime_ms() -> u64 {
     u64::try_from(uptime().as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use netflash_pxe::Progress;
+
+    use super::*;
+    use crate::server::tests::{Answer, FakeServer};
+
+    const TOLD: Duration = Duration::from_secs(20);
+
+    fn start(server: &FakeServer) -> (Events, Arc<AtomicBool>) {
+        let stop = Arc::new(AtomicBool::new(false));
+        let events = Events::start(Arc::new(server.client()), 7, 1, stop.clone());
+        (events, stop)
+    }
+
+    fn note(text: &str) -> EventKind {
+        EventKind::Note { text: text.into() }
+    }
+
+    fn told(server: &FakeServer) -> Vec<(u64, String)> {
+        server
+            .bodies()
+            .iter()
+            .flat_map(|body| serde_json::from_slice::<Vec<AgentEvent>>(body).unwrap())
+            .map(|event| (event.sequence, format!("{:?}", event.event)))
+            .collect()
+    }
+
+    #[test]
+    fn what_the_server_missed_is_told_again_in_order() {
+        let server = FakeServer::start(vec![
+            Answer::status(503),
+            Answer::json(r#"{"cancel":false,"session":1}"#),
+        ]);
+        let (events, stop) = start(&server);
+        events.push(note("a"));
+        events.push(note("b"));
+        assert!(events.finish(TOLD));
+        let told = told(&server);
+        let last: Vec<u64> = told.iter().map(|(sequence, _)| *sequence).collect();
+        assert!(last.ends_with(&[0, 1]), "{told:?}");
+        assert!(!stop.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_cancelled_job_is_stopped() {
+        let server = FakeServer::start(vec![Answer::json(r#"{"cancel":true,"session":1}"#)]);
+        let (events, stop) = start(&server);
+        events.push(note("a"));
+        wait_for(&stop);
+        assert_eq!(events.wish(), Wish::Cancel);
+        assert!(events.finish(TOLD));
+    }
+
+    #[test]
+    fn another_session_means_joining_again() {
+        let server = FakeServer::start(vec![Answer::json(r#"{"cancel":false,"session":2}"#)]);
+        let (events, stop) = start(&server);
+        events.push(note("a"));
+        wait_for(&stop);
+        assert_eq!(events.wish(), Wish::Rejoin);
+    }
+
+    #[test]
+    fn a_job_the_server_forgot_ends_without_waiting_for_it() {
+        let server = FakeServer::start(vec![Answer::status(404)]);
+        let (events, stop) = start(&server);
+        events.push(note("a"));
+        wait_for(&stop);
+        assert!(events.finish(TOLD));
+    }
+
+    #[test]
+    fn only_the_newest_of_waiting_progress_is_told() {
+        let server = FakeServer::start(vec![Answer::json(r#"{"cancel":false,"session":1}"#)]);
+        let (events, _) = start(&server);
+        for done_bytes in 0..1000 {
+            events.push(EventKind::Progress(Progress {
+                done_bytes,
+                ..Progress::default()
+            }));
+        }
+        events.push(note("end"));
+        assert!(events.finish(TOLD));
+        let told = told(&server);
+        assert!(told.len() < 20, "{}", told.len());
+        assert!(
+            told.iter()
+                .any(|(_, event)| event.contains("done_bytes: 999"))
+        );
+    }
+
+    fn wait_for(stop: &AtomicBool) {
+        let end = Instant::now() + TOLD;
+        while !stop.load(Ordering::Relaxed) {
+            assert!(Instant::now() < end, "the job was not stopped");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

@@ -26,7 +26,7 @@ use netflash_multicast::{
     ReceiveReport, ReceiverError, ReceiverStats, VerifyKey, receive,
 };
 use netflash_pxe::{
-    DiskInfo, DiskSelector, EventKind, FlashOrder, JobReport, Phase, Progress, plain,
+    ChoiceError, DiskInfo, DiskSelector, EventKind, FlashOrder, JobReport, Phase, Progress, plain,
 };
 
 use crate::console::Console;
@@ -130,7 +130,10 @@ impl Flash<'_> {
             (DiskSelector::Auto, Some(named)) => named,
             (ordered, _) => ordered,
         };
-        let listed = disks::wait_for(|disks| selector.choose(disks).is_ok(), DISK_WAIT);
+        // A disk may still come; of two that fit, none will go.
+        let is_decided =
+            |disks: &[DiskInfo]| !matches!(selector.choose(disks), Err(ChoiceError::Absent { .. }));
+        let listed = disks::wait_for(is_decided, DISK_WAIT);
         let disk = selector
             .choose(&listed)
             .map_err(|error| error.to_string())?;

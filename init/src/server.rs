@@ -253,3 +253,6 @@ impl Resolver for Fixed {
         Ok(addresses)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

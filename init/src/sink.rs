@@ -265,3 +265,6 @@ impl BlockSink for &mut DeploySink {
         matches!(&self.state, State::Open(deploy) if deploy.room())
     }
 }
+
+#[cfg(test)]
+mod tests;
