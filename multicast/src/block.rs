@@ -170,7 +170,7 @@ pub struct SinkError(pub String);
 
 /// Who consumes blocks: the receiving end. Only [`begin`](BlockSink::begin) may take long.
 pub trait BlockSink: Send {
-    /// Parses the preamble, checks that it is the object wanted, and finds out what is lacking.
+    /// Parses the preamble (its hash is `object`), and finds out what is lacking.
     /// May take minutes (it surveys a disk): drivers call it on a thread of its own.
     fn begin(&mut self, preamble: &[u8], object: &ObjectId) -> Result<Start, SinkError>;
 
@@ -194,7 +194,9 @@ pub trait BlockSink: Send {
     fn has_room(&self) -> bool;
 }
 
-/// Name of what is being sent: the BLAKE3 of the preamble. Compared here, computed by source and sink.
+/// Name of what is being sent: the BLAKE3 of the preamble.
+///
+/// A receiver hands on no preamble with another hash, and the preamble is what every block is judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId(pub [u8; 32]);
 

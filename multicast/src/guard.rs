@@ -143,6 +143,10 @@ pub const GUARDS: &[Guard] = &[
                   content",
     },
     Guard {
+        name: "preamble_hash",
+        without: "a preamble with a forged symbol in it reaches the sink, which cannot begin",
+    },
+    Guard {
         name: "report_order",
         without: "a report overtaken on the way undoes a newer one; a machine that is done \
                   appears to lack blocks, and the session goes on until it is given up",

@@ -20,7 +20,6 @@ use crate::{
     wire::Phase,
 };
 
-const OBJECT: ObjectId = ObjectId([7; 32]);
 static GO: AtomicBool = AtomicBool::new(false);
 /// A transfer that takes longer hangs: it is stopped, and its test fails instead of waiting for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -84,7 +83,7 @@ impl BlockSink for Shelf {
         if self.broken {
             return Err(SinkError("the shelf is broken".to_owned()));
         }
-        assert_eq!(*object, OBJECT);
+        assert_eq!(*object, object_of(preamble));
         let size = |word: &[u8]| u32::from_le_bytes(word.try_into().expect("four bytes"));
         let sizes: Vec<u32> = preamble.chunks(4).map(size).collect();
         let mut blocks = self.blocks.lock().expect("no panic");
@@ -124,7 +123,11 @@ impl BlockSink for Shelf {
     }
 }
 
-fn sending(port: u16, receivers: u32) -> SendConfig {
+fn object_of(preamble: &[u8]) -> ObjectId {
+    ObjectId(*blake3::hash(preamble).as_bytes())
+}
+
+fn sending(port: u16, receivers: u32, payload: &Payload) -> SendConfig {
     SendConfig {
         interface: InterfaceChoice::Named("lo".to_owned()),
         group: group(port),
@@ -133,7 +136,7 @@ fn sending(port: u16, receivers: u32) -> SendConfig {
         rate_bits: 400_000_000,
         symbol_bytes: Some(1452),
         session: random_session().expect("random"),
-        object_id: OBJECT,
+        object_id: object_of(&payload.preamble),
         signing_key: SigningKey::generate().expect("random"),
         start: StartRule {
             receivers,
@@ -151,7 +154,7 @@ fn receiving(port: u16) -> ReceiveConfig {
         name: "shelf".to_owned(),
         session: None,
         verify_key: None,
-        object_id: Some(OBJECT),
+        object_id: None,
         search: Some(Duration::from_secs(10)),
         silence: Duration::from_secs(5),
     }
@@ -186,7 +189,7 @@ fn transfer(
             })
             .collect();
         let sent = send(
-            sending(port, shelves.len() as u32),
+            sending(port, shelves.len() as u32, payload),
             payload.clone(),
             |_| {},
             stop,
@@ -280,7 +283,7 @@ fn a_stop_ends_both_ends() {
                 receivers: 2,
                 wait: Duration::from_secs(60),
             },
-            ..sending(47_105, 2)
+            ..sending(47_105, 2, &payload)
         };
         let sender = scope.spawn(|| send(config, payload, |_| {}, &stop));
         let receiver = scope.spawn(|| receive(receiving(47_105), Shelf::default(), |_| {}, &stop));

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::block::{BlockId, Layout, Start, Verdict};
+use crate::block::{BlockId, Start, Verdict};
 use crate::clock::Instant;
 use crate::fec::{Fec, ReedSolomon};
 use crate::guard::guard;
@@ -28,12 +28,14 @@ mod assembly;
 mod config;
 mod early;
 mod event;
+mod preamble;
 mod reporter;
 mod session;
 mod standing;
 mod table;
 
 use early::Early;
+use preamble::Preamble;
 use reporter::{News, Reporter};
 use session::Session;
 use standing::Standing;
@@ -53,7 +55,6 @@ pub struct Receiver<F = ReedSolomon> {
     standing: Standing,
     over: bool,
     early: Early,
-    preamble_parts: Vec<Vec<u8>>,
     reporter: Reporter,
     backlog_bytes: u64,
     has_room: bool,
@@ -73,7 +74,6 @@ impl<F: Fec> Receiver<F> {
             standing: Standing::new(now),
             over: false,
             early: Early::default(),
-            preamble_parts: Vec::new(),
             reporter: Reporter::new(),
             backlog_bytes: 0,
             has_room: false,
@@ -91,7 +91,7 @@ impl<F: Fec> Receiver<F> {
             return;
         }
         let understood = match Kind::of(datagram) {
-            Ok(Kind::Data) => self.handle_data(now, datagram),
+            Ok(Kind::Data) => self.handle_data(now, from, datagram),
             Ok(Kind::Announce) => self.handle_announce(now, from, datagram),
             _ => None,
         };
@@ -100,11 +100,15 @@ impl<F: Fec> Receiver<F> {
         }
     }
 
-    fn handle_data(&mut self, now: Instant, datagram: &[u8]) -> Option<()> {
+    fn handle_data(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Option<()> {
         let data = Data::parse(datagram).ok()?;
         let Some(session) = &mut self.standing.session else {
-            return self.keep_early(datagram);
+            return self.keep_early(from, datagram);
         };
+        // An address can be forged, but a stray session of the same number is kept out.
+        if from != session.sender {
+            return None;
+        }
         if !guard!("session", data.session == session.id) {
             return None;
         }
@@ -116,14 +120,24 @@ impl<F: Fec> Receiver<F> {
         self.stats.datagrams += 1;
         self.standing.data_at = now;
         self.standing.current = Some(data.block);
-        self.place(now, &data, datagram)
+        self.place(now, from, &data, datagram)
     }
 
     /// Puts a symbol of this session into its block.
-    fn place(&mut self, now: Instant, data: &Data<'_>, datagram: &[u8]) -> Option<()> {
+    fn place(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        data: &Data<'_>,
+        datagram: &[u8],
+    ) -> Option<()> {
         let table = match data.block.is_preamble() {
-            true => &mut self.standing.preamble,
-            false => &mut self.standing.payload,
+            true => self
+                .standing
+                .preamble
+                .as_mut()
+                .map(|preamble| &mut preamble.table),
+            false => self.standing.payload.as_mut(),
         };
         let Some(table) = table else {
             // Symbols of the preamble come too late here, those of the payload too early.
@@ -131,7 +145,7 @@ impl<F: Fec> Receiver<F> {
                 self.stats.unwanted += 1;
                 return Some(());
             }
-            return self.keep_early(datagram);
+            return self.keep_early(from, datagram);
         };
         let taken = table.take(
             now,
@@ -162,27 +176,28 @@ impl<F: Fec> Receiver<F> {
         Some(())
     }
 
-    fn keep_early(&mut self, datagram: &[u8]) -> Option<()> {
-        if !self.early.keep(datagram) {
+    fn keep_early(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<()> {
+        if !self.early.keep(from, datagram) {
             self.stats.no_room += 1;
         }
         Some(())
     }
 
     fn collect_preamble(&mut self, now: Instant) {
-        let Some(table) = &mut self.standing.preamble else {
+        let Some(preamble) = &mut self.standing.preamble else {
             return;
         };
-        while let Some((index, payload)) = table.deliver() {
-            table.accept(index);
-            self.preamble_parts[index as usize] = payload;
-        }
-        if table.lacking() == 0 {
-            self.standing.preamble = None;
-            self.events
-                .push_back(ReceiverEvent::Preamble(self.preamble_parts.concat()));
-            self.preamble_parts = Vec::new();
-            self.enter(now, Phase::Surveying);
+        match preamble.collect() {
+            None => {}
+            Some(None) => {
+                self.stats.rejected += 1;
+                self.enter(now, Phase::Joining);
+            }
+            Some(Some(whole)) => {
+                self.standing.preamble = None;
+                self.events.push_back(ReceiverEvent::Preamble(whole));
+                self.enter(now, Phase::Surveying);
+            }
         }
     }
 
@@ -214,14 +229,7 @@ impl<F: Fec> Receiver<F> {
 
     fn join(&mut self, now: Instant, from: SocketAddr, announce: &Announce) {
         let session = Session::join(now, from, announce);
-        let layout = Layout::of_preamble(session.preamble_bytes, session.symbol_bytes);
-        let blocks = layout.len() as usize;
-        self.standing.preamble = Some(Table::new(
-            layout,
-            session.symbol_bytes,
-            &vec![true; blocks],
-        ));
-        self.preamble_parts = vec![Vec::new(); blocks];
+        self.standing.preamble = Some(Preamble::of(&session));
         self.events.push_back(ReceiverEvent::Joined {
             session: session.id,
             object_id: session.object_id,
@@ -230,8 +238,8 @@ impl<F: Fec> Receiver<F> {
         });
         self.standing.session = Some(session);
         self.enter(now, Phase::Joining);
-        for datagram in self.early.take_all() {
-            self.handle_data(now, &datagram);
+        for (from, datagram) in self.early.take_all() {
+            self.handle_data(now, from, &datagram);
         }
     }
 
@@ -332,9 +340,9 @@ impl<F: Fec> Receiver<F> {
         self.stats.wanted_blocks = table.lacking();
         self.standing.payload = Some(table);
         self.enter(now, Phase::Receiving);
-        for datagram in self.early.take_all() {
+        for (from, datagram) in self.early.take_all() {
             if let Ok(data) = Data::parse(&datagram) {
-                self.place(now, &data, &datagram);
+                self.place(now, from, &data, &datagram);
             }
         }
         self.settle_if_complete(now);

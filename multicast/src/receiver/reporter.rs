@@ -150,7 +150,10 @@ impl Reporter {
     /// What lacks, beginning where the last report ended.
     fn lacking(&mut self, standing: &Standing) -> ((BlockId, BlockId), Vec<Run>) {
         let (table, id): (Option<&Table>, fn(u32) -> BlockId) = match standing.phase {
-            Phase::Joining => (standing.preamble.as_ref(), BlockId::preamble),
+            Phase::Joining => {
+                let table = standing.preamble.as_ref().map(|preamble| &preamble.table);
+                (table, BlockId::preamble)
+            }
             Phase::Receiving | Phase::Settling => (standing.payload.as_ref(), BlockId),
             Phase::Surveying | Phase::Done | Phase::Leaving => (None, BlockId),
         };
@@ -196,7 +199,7 @@ impl Reporter {
 
 /// Whether a block of the preamble lacks symbols that the sender has not promised.
 fn asks_for_preamble(now: Instant, standing: &Standing, session: &Session) -> bool {
-    let Some(table) = &standing.preamble else {
+    let Some(table) = standing.preamble.as_ref().map(|preamble| &preamble.table) else {
         return false;
     };
     let mut lacking = (0..table.len()).filter_map(|index| lacking(table, index));

@@ -4,6 +4,7 @@ use crate::block::BlockId;
 use crate::clock::Instant;
 use crate::wire::Phase;
 
+use super::preamble::Preamble;
 use super::session::Session;
 use super::table::Table;
 
@@ -12,7 +13,7 @@ pub(super) struct Standing {
     pub(super) phase: Phase,
     pub(super) session: Option<Session>,
     /// The preamble, until it is complete.
-    pub(super) preamble: Option<Table>,
+    pub(super) preamble: Option<Preamble>,
     /// The payload, once the sink knows how it is cut.
     pub(super) payload: Option<Table>,
     /// The block the last datagram was of: it may be in full flow.
@@ -35,16 +36,16 @@ impl Standing {
 
     /// Blocks still lacking: of the preamble, as long as nothing is known of the payload.
     pub(super) fn lacking(&self) -> u32 {
-        let table = self.payload.as_ref().or(self.preamble.as_ref());
-        table.map_or(0, Table::lacking)
+        self.tables().next().map_or(0, Table::lacking)
     }
 
     /// Memory that holds symbols of blocks, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        [&self.preamble, &self.payload]
-            .into_iter()
-            .flatten()
-            .map(Table::open_bytes)
-            .sum()
+        self.tables().map(Table::open_bytes).sum()
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        let preamble = self.preamble.as_ref().map(|preamble| &preamble.table);
+        self.payload.iter().chain(preamble)
     }
 }

@@ -51,7 +51,7 @@ impl Room {
         let preamble: Vec<u8> = bytes(5000);
         let config = SenderConfig {
             session: 77,
-            object_id: ObjectId([1; 32]),
+            object_id: ObjectId(*blake3::hash(&preamble).as_bytes()),
             signing_key: SigningKey::from_seed(&[5; 32]),
             symbol_bytes: 1452,
             rate_bits: 500_000_000,

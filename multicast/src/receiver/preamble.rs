@@ -1,0 +1,57 @@
+//! The preamble on its way in: its blocks, and the proof that they are what the announce promised.
+
+use crate::block::{Layout, ObjectId};
+use crate::guard::guard;
+
+use super::session::Session;
+use super::table::Table;
+
+#[derive(Debug)]
+pub(super) struct Preamble {
+    pub(super) table: Table,
+    parts: Vec<Vec<u8>>,
+    layout: Layout,
+    symbol_bytes: u16,
+    object_id: ObjectId,
+}
+
+impl Preamble {
+    /// Nothing of the preamble of `session` is here yet.
+    pub(super) fn of(session: &Session) -> Preamble {
+        let symbol_bytes = session.symbol_bytes;
+        let layout = Layout::of_preamble(session.preamble_bytes, symbol_bytes);
+        let (table, parts) = fresh(&layout, symbol_bytes);
+        Preamble {
+            table,
+            parts,
+            layout,
+            symbol_bytes,
+            object_id: session.object_id,
+        }
+    }
+
+    /// Takes complete blocks out of the table. `None` while some lack, and `Some(None)` when all are
+    /// here and are not what was promised: then it begins anew.
+    pub(super) fn collect(&mut self) -> Option<Option<Vec<u8>>> {
+        while let Some((index, payload)) = self.table.deliver() {
+            self.table.accept(index);
+            self.parts[index as usize] = payload;
+        }
+        if self.table.lacking() > 0 {
+            return None;
+        }
+        let whole = self.parts.concat();
+        let right = *blake3::hash(&whole).as_bytes() == self.object_id.0;
+        if guard!("preamble_hash", right) {
+            return Some(Some(whole));
+        }
+        (self.table, self.parts) = fresh(&self.layout, self.symbol_bytes);
+        Some(None)
+    }
+}
+
+fn fresh(layout: &Layout, symbol_bytes: u16) -> (Table, Vec<Vec<u8>>) {
+    let blocks = layout.len() as usize;
+    let table = Table::new(layout.clone(), symbol_bytes, &vec![true; blocks]);
+    (table, vec![Vec::new(); blocks])
+}
