@@ -19,7 +19,7 @@ use crate::tables::Tables;
 
 mod table_codec;
 
-pub(crate) use table_codec::ENTRY_ARRAY_MAX;
+pub(crate) use table_codec::{ENTRY_ARRAY_MAX, LBA_MAX};
 
 /// Raw bytes in a frame; only the last frame of a disk may hold fewer.
 pub const FRAME_BYTES: u32 = 1 << 20;

@@ -6,6 +6,9 @@ use crate::tables::{Gpt, Tables};
 /// Largest entry array accepted, bytes; the usual one is 16 KiB.
 pub(crate) const ENTRY_ARRAY_MAX: u64 = 1 << 20;
 
+/// Sector numbers stay below this, so that their bytes can be counted in 64 bits.
+pub(crate) const LBA_MAX: u64 = 1 << 50;
+
 const ENTRY_BYTES_MIN: u32 = 128;
 const NONE: u8 = 0;
 const MBR: u8 = 1;
@@ -54,7 +57,7 @@ pub(super) fn read(reader: &mut Reader<'_>, sector_bytes: u32) -> Result<Tables,
         MBR | GPT => {
             let lba0 = reader.take(sector_bytes as usize, "sector 0")?.to_vec();
             let gpt = if kind == GPT {
-                Some(read_gpt(reader)?)
+                Some(read_gpt(reader, sector_bytes)?)
             } else {
                 None
             };
@@ -68,7 +71,7 @@ pub(super) fn read(reader: &mut Reader<'_>, sector_bytes: u32) -> Result<Tables,
     }
 }
 
-fn read_gpt(reader: &mut Reader<'_>) -> Result<Gpt, Malformed> {
+fn read_gpt(reader: &mut Reader<'_>, sector_bytes: u32) -> Result<Gpt, Malformed> {
     let disk_guid = reader.array("disk GUID")?;
     let first_usable_lba = reader.u64("first usable sector")?;
     let last_usable_lba = reader.u64("last usable sector")?;
@@ -81,7 +84,7 @@ fn read_gpt(reader: &mut Reader<'_>) -> Result<Gpt, Malformed> {
     let array_bytes = u64::from(entry_count) * u64::from(entry_bytes);
     if entry_bytes < ENTRY_BYTES_MIN
         || !entry_bytes.is_power_of_two()
-        || array_bytes > ENTRY_ARRAY_MAX
+        || !(1..=ENTRY_ARRAY_MAX).contains(&array_bytes)
         || kept > entry_count
     {
         return Err(reader.refuse(
@@ -89,9 +92,20 @@ fn read_gpt(reader: &mut Reader<'_>) -> Result<Gpt, Malformed> {
             format!("{kept} of {entry_count} GPT entries of {entry_bytes} bytes"),
         ));
     }
-    if entries_lba < 2 || first_usable_lba > last_usable_lba {
+    let places = [
+        first_usable_lba,
+        last_usable_lba,
+        entries_lba,
+        backup_lba,
+        backup_entries_lba,
+    ];
+    let array_sectors = array_bytes.div_ceil(u64::from(sector_bytes));
+    let in_order = entries_lba >= 2
+        && entries_lba.saturating_add(array_sectors) <= first_usable_lba
+        && first_usable_lba <= last_usable_lba;
+    if !in_order || places.iter().any(|&lba| lba > LBA_MAX) {
         return Err(reader.refuse(
-            12,
+            52,
             "GPT with its entries or usable sectors in an impossible place",
         ));
     }

@@ -5,6 +5,7 @@
 
 use std::io;
 
+use crate::manifest::{ENTRY_ARRAY_MAX, LBA_MAX};
 use crate::partition::{BootModes, Partition};
 use crate::read_at::{Fields, ReadAt};
 use crate::tables::Gpt;
@@ -13,7 +14,6 @@ const SIGNATURE: &[u8; 8] = b"EFI PART";
 const HEADER_BYTES: usize = 92;
 const ENTRY_BYTES_MIN: u32 = 128;
 const PRIMARY_LBA: u64 = 1;
-const ENTRY_ARRAY_MAX: u64 = crate::manifest::ENTRY_ARRAY_MAX;
 
 const TYPE_EFI_SYSTEM: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
 const TYPE_BIOS_BOOT: &str = "21686148-6449-6e6f-744e-656564454649";
@@ -137,7 +137,8 @@ fn read_copy(disk: &dyn ReadAt, sector_bytes: u32, lba: u64) -> io::Result<Optio
         && entry_bytes.is_power_of_two()
         && (1..=ENTRY_ARRAY_MAX).contains(&array_bytes)
         && (2..sectors).contains(&entries_lba)
-        && first_usable_lba <= last_usable_lba;
+        && first_usable_lba <= last_usable_lba
+        && last_usable_lba <= LBA_MAX;
     if !sane || entries_lba * sector + array_bytes > disk.raw_bytes() {
         return Ok(None);
     }

@@ -5,7 +5,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use netflash_imager::{BLOCK_BYTES_MAX, ExtentKind, FrameId, ImageId, Manifest, Plan, mask_frame};
+use netflash_imager::{
+    BLOCK_BYTES_MAX, ExtentKind, FrameId, ImageId, LastPartition, Manifest, Plan, fit, mask_frame,
+};
 
 /// Frames that are masked for real: each is a mebibyte, and the fuzzer wants to be quick.
 const MASKED: u32 = 2;
@@ -61,4 +63,16 @@ fuzz_target!(|bytes: &[u8]| {
             .all(|pair| pair[0].end < pair[1].start)
     );
     manifest.boot();
+
+    // The tables for disks of many sizes: an answer or an error, and nothing beyond the disk.
+    for disk_bytes in [manifest.raw_bytes(), 1 << 40, 1 << 20, 4096, 0] {
+        for last in [LastPartition::Keep, LastPartition::Grow] {
+            let fitted = fit(manifest.tables(), disk_bytes, manifest.sector_bytes(), last);
+            let runs = fitted.map(|tables| tables.runs).unwrap_or_default();
+            assert!(
+                runs.iter()
+                    .all(|run| run.offset + run.data.len() as u64 <= disk_bytes)
+            );
+        }
+    }
 });

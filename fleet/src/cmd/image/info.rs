@@ -141,10 +141,9 @@ pub(super) fn print_facts(path: &Path, facts: &ImageFacts) {
     }
     println!("PARTITION  FS                 SIZE MB     USED MB  LABEL");
     for partition in &facts.partitions {
-        let fs = if partition.fs.is_empty() {
-            "?"
-        } else {
-            &partition.fs
+        let fs = match printable(&partition.fs) {
+            fs if fs.is_empty() => "?".to_owned(),
+            fs => fs,
         };
         println!(
             "{:>9}  {:<14} {:>11.1} {:>11.1}  {}",
