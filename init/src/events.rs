@@ -5,7 +5,7 @@
 //! waiting is replaced. The answers bring orders back: cancel, or another session.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,7 +47,8 @@ pub(crate) struct Events {
 struct Shared {
     server: Arc<Server>,
     job: u64,
-    session: AtomicU32,
+    session: u32,
+    sequence: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     state: Mutex<State>,
     changed: Condvar,
@@ -58,7 +59,6 @@ struct State {
     queue: VecDeque<AgentEvent>,
     /// How many of the queue, from its front, were sent and not answered yet.
     in_flight: usize,
-    sequence: u64,
     wish: Wish,
     /// The last event was put in; when the queue is empty, all is told.
     closed: bool,
@@ -68,21 +68,25 @@ struct State {
 
 impl Events {
     /// Starts telling about `job`, which receives `session`. `stop` is set when the job shall end.
+    ///
+    /// `sequence` is the agent's, not the job's: the server drops numbers it has seen, and a job
+    /// may be tried more than once.
     pub(crate) fn start(
         server: Arc<Server>,
         job: u64,
         session: u32,
+        sequence: Arc<AtomicU64>,
         stop: Arc<AtomicBool>,
     ) -> Events {
         let shared = Arc::new(Shared {
             server,
             job,
-            session: AtomicU32::new(session),
+            session,
+            sequence,
             stop,
             state: Mutex::new(State {
                 queue: VecDeque::new(),
                 in_flight: 0,
-                sequence: 0,
                 wish: Wish::None,
                 closed: false,
                 over: false,
@@ -122,8 +126,8 @@ impl Events {
             return;
         }
         state.closed |= event.ends_the_job();
-        let sequence = state.sequence;
-        state.sequence += 1;
+        // Numbered under the lock, so that the queue is in order.
+        let sequence = self.shared.sequence.fetch_add(1, Ordering::Relaxed);
         state.queue.push_back(AgentEvent {
             sequence,
             uptime_ms: uptime_ms(),
@@ -229,10 +233,9 @@ impl Shared {
         let told = std::mem::take(&mut state.in_flight).min(state.queue.len());
         state.queue.drain(..told);
         drop(state);
-        let session = self.session.load(Ordering::Relaxed);
         if answer.cancel {
             self.wish(Wish::Cancel);
-        } else if answer.session.is_some_and(|now| now != session) {
+        } else if answer.session.is_some_and(|now| now != self.session) {
             self.wish(Wish::Rejoin);
         }
     }
@@ -264,7 +267,8 @@ mod tests {
 
     fn start(server: &FakeServer) -> (Events, Arc<AtomicBool>) {
         let stop = Arc::new(AtomicBool::new(false));
-        let events = Events::start(Arc::new(server.client()), 7, 1, stop.clone());
+        let sequence = Arc::new(AtomicU64::new(0));
+        let events = Events::start(Arc::new(server.client()), 7, 1, sequence, stop.clone());
         (events, stop)
     }
 
@@ -295,6 +299,21 @@ mod tests {
         let last: Vec<u64> = told.iter().map(|(sequence, _)| *sequence).collect();
         assert!(last.ends_with(&[0, 1]), "{told:?}");
         assert!(!stop.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_second_try_of_a_job_goes_on_counting() {
+        let server = FakeServer::start(vec![Answer::json(r#"{"cancel":false,"session":1}"#)]);
+        let sequence = Arc::new(AtomicU64::new(0));
+        for text in ["first", "second"] {
+            let client = Arc::new(server.client());
+            let stop = Arc::new(AtomicBool::new(false));
+            let events = Events::start(client, 7, 1, sequence.clone(), stop);
+            events.push(note(text));
+            assert!(events.finish(TOLD));
+        }
+        let numbers: Vec<u64> = told(&server).iter().map(|(n, _)| *n).collect();
+        assert_eq!(numbers, [0, 1]);
     }
 
     #[test]

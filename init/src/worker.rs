@@ -9,7 +9,7 @@
 
 use std::panic;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,12 @@ pub(crate) fn work() -> Result<Ending, ()> {
     for warning in warnings {
         log::warn!("{warning}");
     }
-    let outcome = Worker { params, console }.run();
+    let worker = Worker {
+        params,
+        console,
+        sequence: Arc::new(AtomicU64::new(0)),
+    };
+    let outcome = worker.run();
     if let Err(lines) = &outcome {
         console.trouble(lines);
     }
@@ -74,6 +79,8 @@ pub(crate) fn work() -> Result<Ending, ()> {
 struct Worker {
     params: KernelParams,
     console: &'static Console,
+    /// Number of the next event.
+    sequence: Arc<AtomicU64>,
 }
 
 /// What is shown when only a new start can help.
@@ -111,6 +118,9 @@ impl Worker {
             welcome.machine,
             welcome.name
         );
+        if welcome.job.is_none() {
+            self.console.phase("waiting for a job");
+        }
         Ok(self.serve(&server, welcome))
     }
 
@@ -168,7 +178,7 @@ impl Worker {
                 None => {
                     if !is_idle {
                         is_idle = true;
-                        log::info!("no job; asking every {} s", answer.poll_seconds);
+                        log::info!("no job state=idle poll={}", answer.poll_seconds);
                     }
                     let pause = Duration::from_secs(answer.poll_seconds.into());
                     thread::sleep(pause.clamp(POLL_MIN, POLL_MAX));
@@ -198,7 +208,13 @@ impl Worker {
             order.session.session
         );
         let stop = Arc::new(AtomicBool::new(false));
-        let events = Events::start(server.clone(), job.id, order.session.session, stop.clone());
+        let events = Events::start(
+            server.clone(),
+            job.id,
+            order.session.session,
+            self.sequence.clone(),
+            stop.clone(),
+        );
         let flash = server
             .local_address()
             .map_err(|error| format!("no way to the server: {error}"))
@@ -242,6 +258,7 @@ impl Worker {
             }
             Ok(Outcome::Cancelled) => {
                 self.console.phase("the job was cancelled");
+                events.finish(RETRY_MAX);
                 None
             }
             Err(reason) => {

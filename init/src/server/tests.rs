@@ -37,11 +37,14 @@ impl Answer {
     }
 }
 
+/// Heads and bodies of all requests so far.
+type Requests = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// A server that gives its answers in order, and the last one for ever.
 pub(crate) struct FakeServer {
     address: std::net::SocketAddrV4,
     authority: String,
-    requests: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    requests: Requests,
 }
 
 impl FakeServer {
@@ -112,7 +115,7 @@ impl FakeServer {
 fn serve(
     stream: StreamOwned<ServerConnection, TcpStream>,
     answers: &mut VecDeque<Answer>,
-    seen: &Mutex<Vec<(String, Vec<u8>)>>,
+    seen: &Requests,
 ) {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
