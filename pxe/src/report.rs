@@ -87,7 +87,7 @@ pub struct Progress {
     pub done_bytes: u64,
     /// Raw bytes of the image that are in use.
     pub total_bytes: u64,
-    /// Bytes of datagrams received.
+    /// Bytes of the symbols received that were of use: neither foreign, repeated nor of blocks it had already.
     pub received_bytes: u64,
     /// Bytes per second, over the last seconds.
     pub bytes_per_second: u64,
@@ -106,7 +106,7 @@ pub struct JobReport {
     pub disk: String,
     /// Seconds from taking the job to the last flush.
     pub seconds: f64,
-    /// Bytes of datagrams received.
+    /// Bytes of the symbols received that were of use: neither foreign, repeated nor of blocks it had already.
     pub received_bytes: u64,
     /// Repair symbols received.
     pub repair_symbols: u64,
