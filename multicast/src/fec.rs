@@ -4,11 +4,13 @@
 //! protocol rests on: a short repair stream is a prefix of a longer one, so fresh repair can be made at
 //! any time. The crate panics on some arguments a peer could choose; every bound is checked here first.
 
-use reed_solomon_simd::engine::DefaultEngine;
+use reed_solomon_simd::engine::{DefaultEngine, Engine, tables, utils};
 use reed_solomon_simd::rate::{
     DecoderWork, EncoderWork, LowRateDecoder, LowRateEncoder, RateDecoder, RateEncoder,
 };
 use thiserror::Error;
+
+mod cauchy;
 
 /// Repair symbols a sender makes at first.
 pub const FIRST_REPAIR: u16 = 64;
@@ -16,6 +18,12 @@ pub const FIRST_REPAIR: u16 = 64;
 pub const MAX_REPAIR: u16 = 4096;
 /// Source symbols of one block at most.
 pub const MAX_SOURCE: u16 = 16384;
+
+/// Up to so many lost symbols are solved for directly, which costs a quarter of a decode with transforms (measured
+/// at k = 723: 1.4 against 5.5 ms for 8 lost symbols).
+const DIRECT_MAX: usize = 48;
+/// What the engine computes on at a time, in bytes.
+const LANE: usize = 64;
 
 /// Why a block cannot be encoded or decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -140,6 +148,10 @@ impl Fec for ReedSolomon {
         if have == k {
             return Ok(());
         }
+        // The formula of the direct way holds in the first stretch of the stream.
+        if k - have <= DIRECT_MAX && highest <= k.next_power_of_two() {
+            return self.solve(source, symbol_bytes, present, repair);
+        }
         let work = self.decoder.take();
         let mut decoder = LowRateDecoder::new(k, highest, symbol_bytes, DefaultEngine::new(), work)
             .map_err(|_| bounds(k, highest, symbol_bytes))?;
@@ -168,6 +180,80 @@ impl Fec for ReedSolomon {
         drop(decoded);
         self.decoder = Some(decoder.into_parts().1);
         Ok(())
+    }
+}
+
+impl ReedSolomon {
+    /// Decodes a block of few losses: what the repair symbols would be if the lost symbols were zeros, and from the
+    /// difference the lost symbols.
+    fn solve(
+        &mut self,
+        source: &mut [u8],
+        symbol_bytes: usize,
+        present: &[bool],
+        repair: &[(u16, u16)],
+    ) -> Result<(), FecError> {
+        let lost: Vec<u16> = (0..present.len() as u16)
+            .filter(|&slot| !present[usize::from(slot)])
+            .collect();
+        for (at, &(number, _)) in repair.iter().enumerate() {
+            if repair[..at].iter().any(|&(before, _)| before == number) {
+                return Err(FecError::Symbol { number });
+            }
+        }
+        let repair = &repair[..lost.len()];
+        let place =
+            |slot: u16| usize::from(slot) * symbol_bytes..(usize::from(slot) + 1) * symbol_bytes;
+        let mut syndromes = Vec::with_capacity(lost.len());
+        for &(number, slot) in repair {
+            let symbol = source.get(place(slot)).ok_or(FecError::Symbol { number })?;
+            syndromes.push(lanes(symbol));
+        }
+        for &slot in &lost {
+            source[place(slot)].fill(0);
+        }
+        let highest = repair.iter().map(|&(number, _)| number).max().unwrap_or(0);
+        let stream = self.encode(source, symbol_bytes, highest + 1)?;
+        for (syndrome, &(number, _)) in syndromes.iter_mut().zip(repair) {
+            utils::xor(syndrome, &lanes(&stream[place(number)]));
+        }
+
+        let first = present.len().next_power_of_two() as u16;
+        let rows: Vec<u16> = repair.iter().map(|&(number, _)| first + number).collect();
+        let log = &tables::get_exp_log().log;
+        let inverse = cauchy::inverse_logs(&rows, &lost, |element| log[usize::from(element)]);
+        let engine = DefaultEngine::new();
+        let mut product = lanes(&source[..symbol_bytes]);
+        for (&slot, factors) in lost.iter().zip(inverse.chunks_exact(lost.len())) {
+            let mut sum = vec![[0; LANE]; product.len()];
+            for (syndrome, &factor) in syndromes.iter().zip(factors) {
+                product.copy_from_slice(syndrome);
+                engine.mul(&mut product, factor);
+                utils::xor(&mut sum, &product);
+            }
+            unlane(&sum, &mut source[place(slot)]);
+        }
+        Ok(())
+    }
+}
+
+/// A symbol as the engine lays it out: 32 low bytes of elements, then 32 high ones; of a shorter tail each half.
+fn lanes(symbol: &[u8]) -> Vec<[u8; LANE]> {
+    let mut lanes = vec![[0; LANE]; symbol.len().div_ceil(LANE)];
+    for (lane, piece) in lanes.iter_mut().zip(symbol.chunks(LANE)) {
+        let (low, high) = piece.split_at(piece.len() / 2);
+        lane[..low.len()].copy_from_slice(low);
+        lane[LANE / 2..][..high.len()].copy_from_slice(high);
+    }
+    lanes
+}
+
+/// The opposite of [`lanes`].
+fn unlane(lanes: &[[u8; LANE]], symbol: &mut [u8]) {
+    for (lane, piece) in lanes.iter().zip(symbol.chunks_mut(LANE)) {
+        let (low, high) = piece.split_at_mut(piece.len() / 2);
+        low.copy_from_slice(&lane[..low.len()]);
+        high.copy_from_slice(&lane[LANE / 2..][..high.len()]);
     }
 }
 
@@ -244,6 +330,30 @@ mod tests {
                 let symbol = &stream[usize::from(number) * SYMBOL..][..SYMBOL];
                 damaged[usize::from(slot) * SYMBOL..][..SYMBOL].copy_from_slice(symbol);
                 repair.push((number, slot));
+            }
+            fec.decode(&mut damaged, SYMBOL, &present, &repair).unwrap();
+            prop_assert_eq!(damaged, source);
+        }
+
+        #[test]
+        fn few_losses_are_mended_by_any_early_repair(
+            k in 64..1100_usize,
+            lost in proptest::collection::btree_set(0..64_u16, 1..=DIRECT_MAX),
+            numbers in proptest::sample::subsequence((0..64_u16).collect::<Vec<_>>(), DIRECT_MAX),
+            seed in any::<u64>(),
+        ) {
+            // Not a multiple of the engine's 64 bytes.
+            const SYMBOL: usize = 90;
+            let mut fec = ReedSolomon::new();
+            let source = symbols(k, SYMBOL, seed);
+            let stream = fec.encode(&source, SYMBOL, 64).unwrap();
+            let (mut damaged, mut present, mut repair) = (source.clone(), vec![true; k], Vec::new());
+            for (&lost, &number) in lost.iter().zip(&numbers) {
+                let slot = usize::from(lost) * (k - 1) / 63;
+                present[slot] = false;
+                let symbol = &stream[usize::from(number) * SYMBOL..][..SYMBOL];
+                damaged[slot * SYMBOL..][..SYMBOL].copy_from_slice(symbol);
+                repair.push((number, slot as u16));
             }
             fec.decode(&mut damaged, SYMBOL, &present, &repair).unwrap();
             prop_assert_eq!(damaged, source);
