@@ -154,6 +154,11 @@ pub fn seal(
         }
         None => None,
     };
+    let usage = source.disk().and_then(|disk| disk.usage());
+    let mut notes: Vec<String> = usage
+        .map(|usage| format!("the source is in use and may change under our hands: {usage}"))
+        .into_iter()
+        .collect();
     let free = match &before {
         Some(found) if options.used_only => found.free.clone(),
         _ => Vec::new(),
@@ -190,13 +195,15 @@ pub fn seal(
     write_tail(part.file(), &manifest).map_err(write_error)?;
     part.finish(output).map_err(write_error)?;
 
-    let notes = match before {
-        Some(found) => found.notes,
+    match before {
+        Some(found) => notes.extend(found.notes),
         None if options.used_only => {
-            vec!["a stream is kept whole: free space is only told from a file or device".into()]
+            notes.push(
+                "a stream is kept whole: free space is only told from a file or device".into(),
+            );
         }
-        None => Vec::new(),
-    };
+        None => {}
+    }
     Ok(Sealed {
         manifest: Arc::new(manifest),
         notes,

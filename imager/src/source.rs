@@ -6,14 +6,16 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::sys::stat::{major, minor};
 use nix::unistd::{Whence, lseek};
 use thiserror::Error;
 
 use crate::device::{Access, Device};
+use crate::in_use::{DiskUse, Kernel};
 use crate::read_at::ReadAt;
 use crate::source::qcow2::Converted;
 
@@ -76,6 +78,7 @@ pub(crate) struct Disk {
     file: File,
     raw_bytes: u64,
     sector_bytes: Option<u32>,
+    usage: Option<DiskUse>,
     // Removes the raw copy of a converted image in the end.
     _converted: Option<Converted>,
 }
@@ -95,7 +98,8 @@ impl Source {
             source,
         };
         let mut file = File::open(path).map_err(refuse)?;
-        let kind = file.metadata().map_err(refuse)?.file_type();
+        let metadata = file.metadata().map_err(refuse)?;
+        let kind = metadata.file_type();
         if kind.is_fifo() || kind.is_char_device() {
             return Source::stream(file);
         }
@@ -109,6 +113,7 @@ impl Source {
         file.read_exact_at(&mut head, 0).map_err(refuse)?;
         let disk = match format_of(&head) {
             Format::Raw => {
+                let number = format!("{}:{}", major(metadata.rdev()), minor(metadata.rdev()));
                 let sector_bytes = Device::open(path, Access::Read)
                     .and_then(|device| device.sector_bytes())
                     .map_err(refuse)?;
@@ -116,6 +121,7 @@ impl Source {
                     file,
                     raw_bytes,
                     sector_bytes,
+                    usage: Kernel::default().use_of(&number),
                     _converted: None,
                 }
             }
@@ -131,6 +137,7 @@ impl Source {
                     file,
                     raw_bytes,
                     sector_bytes: None,
+                    usage: None,
                     _converted: Some(converted),
                 }
             }
@@ -224,6 +231,11 @@ impl Disk {
     /// Logical sector size, bytes, of a block device; a file has none.
     pub(crate) fn sector_bytes(&self) -> Option<u32> {
         self.sector_bytes
+    }
+
+    /// Who uses the device, if anybody does.
+    pub(crate) fn usage(&self) -> Option<&DiskUse> {
+        self.usage.as_ref()
     }
 
     /// Whether a sparse file has nothing there. A device, or a file system that cannot tell, has.
