@@ -1,3 +1,5 @@
+//! Real sockets on the loopback interface.
+
 use std::{sync::atomic::Ordering, time::Instant};
 
 use super::*;
