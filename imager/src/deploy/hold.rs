@@ -4,12 +4,13 @@
 //!  disk:   | LBA 0,1 | rest of the first MiB | ................. | last MiB |
 //!  clear:      1               2                                     3         each followed by a flush
 //!  data:                                       4 4 4 4 4 4 4 4 4 4 4 4 4 4     flush, read-back
-//!  commit:     6               5                                     5         each followed by a flush
+//!  commit:     7               5                                     6         each followed by a flush
 //! ```
 //!
 //! The last MiB is cleared because firmware restores a bad primary table from the backup there: an old backup could
 //! bring a half-written disk to life. A power cut before 1 leaves the former disk, between 1 and 6 a disk without a
-//! table or boot sector, after 6 the image.
+//! table or boot sector, after 7 the image. Once the backup table is there (6) all but LBA 0 and 1 is: firmware that
+//! restores the table from it starts the whole image (`docs/decisions/0003-commit-order.md`).
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -90,7 +91,7 @@ impl Hold {
         Ok(())
     }
 
-    /// Writes backup table and first MiB, then LBA 0 and 1, and reads all of it back.
+    /// Writes the first MiB, the backup table, and last of all LBA 0 and 1, and reads all of it back.
     ///
     /// # Errors
     /// When a write, a flush or a read fails, or the disk reads back something else.
@@ -106,30 +107,30 @@ impl Hold {
         surface.tables.overlay(0, &mut first);
 
         let boot = (boot_bytes(surface) as usize).min(first.len());
-        let mut late: Vec<(u64, AlignedBuffer)> = surface
-            .tables
-            .runs
-            .iter()
-            .filter_map(|run| {
-                let beyond = (first.len() as u64)
-                    .saturating_sub(run.offset)
-                    .min(run.data.len() as u64);
-                let data = &run.data[beyond as usize..];
-                let data = AlignedBuffer::padded(data, surface.target.sector_bytes());
-                (!data.is_empty()).then_some((run.offset + beyond, data))
-            })
-            .collect();
-        let rest = AlignedBuffer::padded(&first[boot..], surface.target.sector_bytes());
-        late.push((boot as u64, rest));
-        write_and_check(surface, &late)?;
+        let sector_bytes = surface.target.sector_bytes();
+        let rest = AlignedBuffer::padded(&first[boot..], sector_bytes);
+        write_and_check(surface, &[(boot as u64, rest)])?;
 
-        let boot = AlignedBuffer::padded(&first[..boot], surface.target.sector_bytes());
+        let first_bytes = first.len() as u64;
+        let beyond_first = surface.tables.runs.iter().filter_map(|run| {
+            let skipped = first_bytes
+                .saturating_sub(run.offset)
+                .min(run.data.len() as u64);
+            let data = AlignedBuffer::padded(&run.data[skipped as usize..], sector_bytes);
+            (!data.is_empty()).then_some((run.offset + skipped, data))
+        });
+        write_and_check(surface, &beyond_first.collect::<Vec<_>>())?;
+
+        let boot = AlignedBuffer::padded(&first[..boot], sector_bytes);
         write_and_check(surface, &[(0, boot)])
     }
 }
 
-/// Writes runs, flushes, and compares them with what the disk then holds.
+/// Writes runs, flushes, and compares them with what the disk then holds. Nothing to write needs no flush.
 fn write_and_check(surface: &Surface, runs: &[(u64, AlignedBuffer)]) -> Result<(), DeployError> {
+    if runs.is_empty() {
+        return Ok(());
+    }
     for (offset, data) in runs {
         surface.write_at(data, data.len(), *offset)?;
     }
