@@ -11,8 +11,8 @@ use super::*;
 use crate::extent::ExtentKind;
 use crate::testing::{MIB, blank, ext, free_of_dumpe2fs, noise, tool};
 use crate::{
-    SealError, SealOptions, Sealed, Source, SourceError, diff, extract_to_file, extract_to_stream,
-    seal, verify,
+    Deploy, DeployOptions, ExtractError, SealError, SealOptions, Sealed, Source, SourceError,
+    Target, TargetOptions, diff, extract_to_disk, extract_to_file, extract_to_stream, seal, verify,
 };
 
 fn options(used_only: bool) -> SealOptions {
@@ -315,6 +315,48 @@ fn a_file_extracted_has_the_bytes_and_the_holes() {
     .unwrap();
     assert!(std::fs::read(&out).unwrap() == raw);
     assert!(out.metadata().unwrap().blocks() * 512 < 8 * MIB);
+}
+
+#[test]
+fn a_disk_gets_the_image_and_a_damaged_image_never_gets_committed() {
+    let directory = TempDir::new().unwrap();
+    let (raw, _) = debian_like_disk();
+    let (path, _) = sealed(&directory, &raw, true);
+    let disk = directory.path().join("disk");
+    let extract = |image: &Image| {
+        std::fs::write(&disk, noise(2, raw.len())).unwrap();
+        let target = Target::open(&disk, TargetOptions::default()).unwrap();
+        let manifest = Arc::clone(image.manifest());
+        let deploy = Deploy::begin(manifest, target, DeployOptions::default(), Arc::new(|_| {}));
+        extract_to_disk(image, deploy.unwrap())
+    };
+    let image = Image::open(&path).unwrap();
+    assert!(extract(&image).unwrap().changed);
+    let written = std::fs::read(&disk).unwrap();
+    for run in image
+        .manifest()
+        .extents()
+        .iter()
+        .filter(|run| run.kind != ExtentKind::Free)
+    {
+        let range = run.offset as usize..run.end() as usize;
+        assert!(written[range.clone()] == raw[range], "{run:?}");
+    }
+
+    let last = *image.manifest().sent().last().unwrap();
+    let place = image.manifest().stored_range(last).start + 30;
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xa5; 4], place).unwrap();
+    let error = extract(&image).unwrap_err();
+    assert!(
+        matches!(error, ExtractError::Damaged { frame, .. } if frame == last),
+        "{error}"
+    );
+    assert!(
+        std::fs::read(&disk).unwrap()[..MIB as usize]
+            .iter()
+            .all(|&byte| byte == 0)
+    );
 }
 
 #[test]
