@@ -99,7 +99,7 @@ impl Stage {
     pub fn new() -> Stage {
         let config = SenderConfig {
             session: 77,
-            object_id: ObjectId([1; 32]),
+            object_id: ObjectId(*blake3::hash(&[9; 1300]).as_bytes()),
             signing_key: key(),
             symbol_bytes: 512,
             rate_bits: 100_000_000,
