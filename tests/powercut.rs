@@ -31,7 +31,7 @@ use tests::lab::inside;
 use tests::net::{Hall, Payload, differing_mebibytes, wait_while};
 use tests::sim::Chance;
 
-use daemon::RecordingDisk;
+use daemon::DaemonDisk;
 use journal::{Journal, Write};
 use oracle::{Oracle, Verdict, can_start};
 
@@ -40,6 +40,8 @@ const CUTS_IN_DATA: usize = 150;
 const CUTS_IN_STEP: usize = 20;
 /// An epoch of more writes than this is the one of the data.
 const STEP_WRITES_MAX: usize = 8;
+/// Where a disk is bad: in the data of the file system.
+const BAD_BYTE: u64 = (9 << 20) + 5 * 4096;
 /// Kills of one receiver, spread over this part of what it has to write.
 const KILLS: usize = 20;
 const KILLS_UP_TO: f64 = 0.85;
@@ -95,7 +97,7 @@ impl Recording {
         };
         let image = disks::image(dir.path(), "image", used_only);
         let backing = dir.path().join("former.raw");
-        let recorder = RecordingDisk::start(&backing, dir.path());
+        let recorder = DaemonDisk::start(&backing, dir.path());
         let report = flash(&image, recorder.path());
         assert!(report.changed && report.verified_frames > 0);
         let journal = Journal::read(&recorder.finish());
@@ -282,6 +284,32 @@ fn the_oracle_knows_a_disk_that_starts() {
     let entries = damaged.len() - 33 * 512;
     damaged[entries] ^= 1;
     assert!(!can_start(&damaged));
+}
+
+#[test]
+fn a_disk_that_fails_to_write_is_named_with_the_byte_and_does_not_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut chance = Chance::new(seed());
+    disks::disk(dir.path(), "former", &mut chance);
+    disks::disk(dir.path(), "image", &mut chance);
+    let image = disks::image(dir.path(), "image", false);
+    let backing = dir.path().join("former.raw");
+    let bad = DaemonDisk::failing(&backing, dir.path(), BAD_BYTE);
+    let target = Target::open(bad.path(), TargetOptions::default()).expect("a disk");
+    let manifest = Arc::clone(image.manifest());
+    let deploy = Deploy::begin(manifest, target, DeployOptions::default(), Arc::new(|_| {}));
+    let refused =
+        extract_to_disk(&image, deploy.expect("an image that fits")).expect_err("a bad disk");
+    println!("{refused}");
+    // Frames are written whole: the byte named is where the failing one begins.
+    let frame = BAD_BYTE >> 20 << 20;
+    let text = refused.to_string();
+    assert!(
+        text.contains(&format!("write error at byte {frame}: Input/output error")),
+        "{text}"
+    );
+    drop(bad);
+    assert!(!can_start(&fs::read(&backing).expect("the disk")));
 }
 
 /// A kill is no power cut, the page cache survives it; but the program must take up its work from any point.

@@ -1,5 +1,5 @@
-//! A disk that writes down what it is told: `qemu-storage-daemon` with the `blklogwrites` driver, which offers the
-//! disk as a file through FUSE. What is flushed by the writer arrives as a flush.
+//! Disks with a will of their own, by `qemu-storage-daemon`, which offers them as files through FUSE: one writes down
+//! what it is told (`blklogwrites`; what the writer flushes arrives as a flush), one is broken (`blkdebug`).
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,48 +10,77 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::journal::SECTOR;
+
 /// How long the daemon may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A recording disk.
-pub struct RecordingDisk {
+/// A disk offered by the daemon, as long as it lives.
+pub struct DaemonDisk {
     daemon: Child,
     disk: PathBuf,
     log: PathBuf,
 }
 
-impl RecordingDisk {
+impl DaemonDisk {
     /// Records the disk whose content is in the file `backing`; working files go to `dir`.
-    pub fn start(backing: &Path, dir: &Path) -> RecordingDisk {
-        assert!(Path::new("/dev/fuse").exists(), "needs FUSE: modprobe fuse");
-        let (disk, log) = (dir.join("disk"), dir.join("log"));
-        for path in [&disk, &log] {
-            File::create(path).expect("a working file");
-        }
-        let file = |node: &str, path: &Path| {
-            format!("driver=file,node-name={node},filename={}", path.display())
-        };
-        let export = format!(
-            "type=fuse,id=export,node-name=recorder,mountpoint={},writable=on",
-            disk.display()
+    pub fn start(backing: &Path, dir: &Path) -> DaemonDisk {
+        let log = dir.join("log");
+        File::create(&log).expect("a working file");
+        let logfile = format!("driver=file,node-name=logfile,filename={}", log.display());
+        let recorder =
+            "driver=blklogwrites,node-name=top,file=backing,log=logfile,log-sector-size=512";
+        DaemonDisk::offer(
+            backing,
+            dir,
+            &["--blockdev", &logfile, "--blockdev", recorder],
+        )
+    }
+
+    /// The disk in the file `backing`, which fails to write the sector at byte `offset`.
+    pub fn failing(backing: &Path, dir: &Path, offset: u64) -> DaemonDisk {
+        let sector = offset / SECTOR as u64;
+        let fault = format!(
+            "driver=blkdebug,node-name=top,image=backing,inject-error.0.event=none,inject-error.0.iotype=write,\
+             inject-error.0.errno=5,inject-error.0.once=off,inject-error.0.sector={sector}"
         );
+        DaemonDisk::offer(backing, dir, &["--blockdev", &fault])
+    }
+
+    /// Offers the node `top`, built on the file `backing`, as a file.
+    fn offer(backing: &Path, dir: &Path, nodes: &[&str]) -> DaemonDisk {
+        assert!(Path::new("/dev/fuse").exists(), "needs FUSE: modprobe fuse");
+        let disk = dir.join("disk");
+        File::create(&disk).expect("a working file");
+        let file = format!(
+            "driver=file,node-name=backing,filename={}",
+            backing.display()
+        );
+        let mountpoint = disk.display();
+        let export =
+            format!("type=fuse,id=export,node-name=top,mountpoint={mountpoint},writable=on");
         let daemon = Command::new("setpriv")
             // It ends with this test, also when the test is killed.
-            .args(["--pdeathsig", "TERM", "qemu-storage-daemon"])
-            .args(["--blockdev", &file("backing", backing)])
-            .args(["--blockdev", &file("logfile", &log)])
-            .args(["--blockdev", "driver=blklogwrites,node-name=recorder,file=backing,log=logfile,log-sector-size=512"])
+            .args([
+                "--pdeathsig",
+                "TERM",
+                "qemu-storage-daemon",
+                "--blockdev",
+                &file,
+            ])
+            .args(nodes)
             .args(["--export", &export])
             .stdin(Stdio::null())
             .spawn()
             .expect("needs setpriv (package util-linux)");
-        let recording = RecordingDisk { daemon, disk, log };
+        let log = dir.join("log");
+        let recording = DaemonDisk { daemon, disk, log };
         let bytes = fs::metadata(backing).expect("the backing file").len();
         let deadline = Instant::now() + PATIENCE;
         while fs::metadata(&recording.disk).map_or(0, |meta| meta.len()) != bytes {
             assert!(
                 Instant::now() < deadline,
-                "qemu-storage-daemon does not offer the disk; run as root"
+                "qemu-storage-daemon (package qemu-system-common) offers no disk; run as root"
             );
             thread::sleep(Duration::from_millis(20));
         }
@@ -63,7 +92,7 @@ impl RecordingDisk {
         &self.disk
     }
 
-    /// Ends the recording; gives the log.
+    /// Ends the daemon; gives the log of a recording disk.
     pub fn finish(mut self) -> PathBuf {
         self.end();
         self.log.clone()
@@ -77,7 +106,7 @@ impl RecordingDisk {
     }
 }
 
-impl Drop for RecordingDisk {
+impl Drop for DaemonDisk {
     fn drop(&mut self) {
         self.end();
     }
