@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use crate::modules::{ModuleIndex, load};
+use nix::errno::Errno;
+
+use crate::modules::{LoadError, ModuleIndex, load};
 
 /// Pause between walks while devices still turn up.
 const FAST: Duration = Duration::from_millis(200);
@@ -106,6 +108,11 @@ impl Coldplug {
                     self.loaded += 1;
                     log::debug!("module {}", file.display());
                 }
+                // Made for a processor or board this machine is not: nothing is missing.
+                Err(LoadError::Refused {
+                    source: Errno::ENODEV,
+                    ..
+                }) => log::debug!("module {} is not for this machine", file.display()),
                 // One driver less may or may not matter; the disk or link it serves will tell.
                 Err(error) => log::warn!("{error}"),
             }

@@ -38,8 +38,9 @@ use crate::sink::{DeploySink, Tally};
 const DISK_WAIT: Duration = Duration::from_secs(30);
 /// How long its device node may take after the disk is listed.
 const NODE_WAIT: Duration = Duration::from_secs(5);
-/// A sender not heard for this long is gone, or multicast does not pass.
-const SILENCE: Duration = Duration::from_secs(30);
+/// A sender not heard for this long is gone, or multicast does not pass. Long, because beginning
+/// again costs a survey, and the server says sooner when the session is another.
+const SILENCE: Duration = Duration::from_secs(300);
 /// How long a session is searched for before the server is asked again.
 const SEARCH: Duration = Duration::from_secs(60);
 /// Span the shown rate is taken over.
@@ -188,7 +189,7 @@ impl Flash<'_> {
 
     fn enter(&self, phase: Phase, disk: &str, words: &str) {
         let image = &self.order.image_name;
-        self.console.phase(&format!("{image} → {disk}: {words}"));
+        self.console.phase(&format!("{image} on {disk}: {words}"));
         self.events.phase(phase, Some(disk.to_owned()));
     }
 
@@ -213,7 +214,7 @@ impl Flash<'_> {
             }
             *shown = Instant::now();
             console.status(
-                &format!("{image} → {disk}: {words}"),
+                &format!("{image} on {disk}: {words}"),
                 Progress {
                     done_bytes: event.done_bytes,
                     total_bytes: event.total_bytes,

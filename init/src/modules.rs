@@ -5,4 +5,4 @@ mod index;
 mod load;
 
 pub(crate) use index::ModuleIndex;
-pub(crate) use load::load;
+pub(crate) use load::{LoadError, load};

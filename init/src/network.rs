@@ -121,7 +121,7 @@ impl Network {
             })
             .collect();
         if cards.is_empty() {
-            return "this machine has no network card the appliance has a driver for".into();
+            return "no network card was found that the appliance has a driver for".into();
         }
         cards.join(", ")
     }

@@ -304,7 +304,7 @@ fn agent_key() -> Result<Hex32, String> {
 fn show_inventory(hello: &Hello) {
     let inventory = &hello.inventory;
     log::info!(
-        "{} {}, {} × {}, {} MiB, {:?} firmware",
+        "{} {}, {} x {}, {} MiB, {:?} firmware",
         inventory.manufacturer,
         inventory.product,
         inventory.cpu_count,
