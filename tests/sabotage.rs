@@ -1,1 +1,220 @@
-//! placeholder
+//! Sabotage: each guard is taken away in turn, and a promise with a name must break.
+//!
+//! A guard whose removal nobody notices guards nothing, and a promise that survives every removal
+//! promises nothing. Without sabotage every proof passes first, on the same seeds.
+
+#[path = "sabotage/room.rs"]
+mod room;
+#[path = "sabotage/single.rs"]
+mod single;
+
+use netflash_multicast::{GUARDS, Sabotage};
+use tests::sim::{Check, Fault, Scenario, run};
+
+/// How a guard's work is proved.
+enum Proof {
+    /// Rooms of so many machines with these faults keep this promise of the simulator.
+    Room(Check, usize, &'static [Fault]),
+    /// One promise, proved directly: its name, and what breaks it.
+    Single(&'static str, fn() -> Result<(), String>),
+}
+
+use Proof::{Room, Single};
+
+/// Seeds a room is played with, until the promise breaks.
+const SEEDS: u64 = 24;
+
+/// One line for each guard.
+const CASES: &[(&str, Proof)] = &[
+    (
+        "announce_key",
+        Single("a_stranger_ends_nothing", single::a_stranger_ends_nothing),
+    ),
+    (
+        "announce_signature",
+        Room(Check::EveryoneCompletes, 3, &[Fault::Hostile]),
+    ),
+    (
+        "block_bounds",
+        Room(Check::NothingPanics, 3, &[Fault::Hostile]),
+    ),
+    ("crc", Room(Check::SinksGetOnlyTruth, 3, &[Fault::Corrupt])),
+    (
+        "deficit_as_of",
+        Single(
+            "nothing_is_repaired_twice",
+            single::nothing_is_repaired_twice,
+        ),
+    ),
+    (
+        "done_ack",
+        Room(Check::DoneIsAcknowledged, 3, &[Fault::ReportLoss]),
+    ),
+    (
+        "duplicate_symbol",
+        Room(Check::SessionEnds, 3, &[Fault::Duplicate, Fault::Loss]),
+    ),
+    (
+        "early_bound",
+        Single("early_datagrams_are_few", single::early_datagrams_are_few),
+    ),
+    (
+        "expected_key",
+        Single(
+            "only_the_given_key_is_joined",
+            single::only_the_given_key_is_joined,
+        ),
+    ),
+    (
+        "expected_object",
+        Single(
+            "only_the_given_object_is_joined",
+            single::only_the_given_object_is_joined,
+        ),
+    ),
+    (
+        "expected_session",
+        Single(
+            "only_the_given_session_is_joined",
+            single::only_the_given_session_is_joined,
+        ),
+    ),
+    (
+        "feedback_session",
+        Single(
+            "reports_of_others_are_not_heard",
+            single::reports_of_others_are_not_heard,
+        ),
+    ),
+    (
+        "machine_table",
+        Single("the_books_are_bounded", single::the_books_are_bounded),
+    ),
+    (
+        "max_open",
+        Single("open_blocks_are_bounded", single::open_blocks_are_bounded),
+    ),
+    (
+        "payload_verdict",
+        Room(Check::ContentIsRight, 3, &[Fault::BadReadBack]),
+    ),
+    (
+        "preamble_hash",
+        Room(Check::SinksGetOnlyTruth, 3, &[Fault::Hostile]),
+    ),
+    (
+        "report_order",
+        Single("what_is_had_stays_had", single::what_is_had_stays_had),
+    ),
+    (
+        "sequence_jump",
+        Single("a_jump_is_not_loss", single::a_jump_is_not_loss),
+    ),
+    (
+        "session",
+        Room(Check::SinksGetOnlyTruth, 3, &[Fault::ForeignSession]),
+    ),
+    ("silence", Room(Check::NobodyAliveIsGivenUp, 3, &[])),
+    (
+        "sink_room",
+        Room(Check::FullSinksAreLeftAlone, 2, &[Fault::SlowDisk]),
+    ),
+    (
+        "symbol_size",
+        Single(
+            "short_symbols_build_nothing",
+            single::short_symbols_build_nothing,
+        ),
+    ),
+    (
+        "wanted_filter",
+        Room(
+            Check::SinksGetOnlyWhatTheyWant,
+            4,
+            &[Fault::HalfDone, Fault::LateJoin],
+        ),
+    ),
+    (
+        "wanted_union",
+        Room(Check::ResumeIsCheap, 1, &[Fault::HalfDone]),
+    ),
+];
+
+fn scenarios(machines: usize, faults: &[Fault]) -> impl Iterator<Item = Scenario> {
+    (0..SEEDS).map(move |seed| {
+        let mut scenario = Scenario::with(7000 + seed, machines, faults);
+        scenario.wait_for = machines as u32;
+        scenario
+    })
+}
+
+/// What breaks without sabotage.
+fn whole(proof: &Proof) -> Result<(), String> {
+    match proof {
+        Single(_, proof) => proof(),
+        Room(_, machines, faults) => scenarios(*machines, faults).try_for_each(|scenario| {
+            let story = run(&scenario).story();
+            if story.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("seed {}: {story}", scenario.seed))
+            }
+        }),
+    }
+}
+
+/// Takes the guard away; the promise that broke, or an error when none did.
+fn sabotaged(guard: &'static str, proof: &Proof) -> Result<String, String> {
+    let _gone = Sabotage::remove(guard);
+    match proof {
+        Single(name, proof) => match proof() {
+            Err(how) => Ok(format!("{name}: {how}")),
+            Ok(()) => Err(format!("{name} holds without it")),
+        },
+        Room(check, machines, faults) => {
+            let mut others = Vec::new();
+            for scenario in scenarios(*machines, faults) {
+                let outcome = run(&scenario);
+                let hit = outcome
+                    .violations
+                    .iter()
+                    .find(|violation| violation.check == *check);
+                if let Some(hit) = hit {
+                    return Ok(hit.to_string());
+                }
+                others.extend(outcome.violations.iter().map(|violation| violation.check));
+            }
+            others.dedup();
+            Err(format!(
+                "{check:?} holds without it; broken were {others:?}"
+            ))
+        }
+    }
+}
+
+#[test]
+fn every_guard_is_missed_by_the_promise_it_keeps() {
+    let mut bad = Vec::new();
+    for (guard, proof) in CASES {
+        if let Err(how) = whole(proof) {
+            bad.push(format!("{guard}: with every guard in place: {how}"));
+            continue;
+        }
+        // Panics of a sabotaged run are what is looked for: they need not be printed.
+        match sabotaged(guard, proof) {
+            Ok(red) => println!("{guard:<20} red: {red}"),
+            Err(how) => bad.push(format!("{guard}: {how}")),
+        }
+    }
+    assert!(CASES.len() >= 12);
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+#[test]
+fn every_guard_has_a_case() {
+    let mut cases: Vec<&str> = CASES.iter().map(|(guard, _)| *guard).collect();
+    cases.sort_unstable();
+    let mut guards: Vec<&str> = GUARDS.iter().map(|guard| guard.name).collect();
+    guards.sort_unstable();
+    assert_eq!(cases, guards);
+}

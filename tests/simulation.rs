@@ -1,1 +1,141 @@
-//! placeholder
+//! The transfer on a bad day, three hundred times.
+//!
+//! A seed that fails is printed with the command that plays it again:
+//!
+//! ```text
+//! NETFLASH_SEED=1234 cargo test -p tests --test simulation one_seed -- --nocapture
+//! ```
+//!
+//! `NETFLASH_SEEDS=first..last` plays another range.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tests::sim::{Fault, Scenario, run};
+
+/// Seeds of an ordinary run.
+const SEEDS: std::ops::Range<u64> = 0..300;
+/// Every kind of fault must have been in so many of them.
+const COVERAGE_MIN: usize = 20;
+
+fn again(seed: u64) -> String {
+    format!("NETFLASH_SEED={seed} cargo test -p tests --test simulation one_seed -- --nocapture")
+}
+
+/// Plays `scenarios` on all cores; what failed, by seed.
+fn play_all(scenarios: &[Scenario]) -> BTreeMap<u64, String> {
+    let next = AtomicU64::new(0);
+    let failed = Mutex::new(BTreeMap::new());
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed) as usize;
+                    let Some(scenario) = scenarios.get(at) else {
+                        break;
+                    };
+                    let outcome = run(scenario);
+                    if !outcome.violations.is_empty() {
+                        let mut failed = failed.lock().expect("no thread panics with it");
+                        failed.insert(scenario.seed, outcome.story());
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().expect("all threads are done")
+}
+
+fn assert_none(failed: &BTreeMap<u64, String>, of: usize) {
+    let stories: Vec<String> = failed
+        .iter()
+        .map(|(seed, story)| format!("{}\n{story}", again(*seed)))
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {of} seeds fail:\n{}",
+        failed.len(),
+        stories.join("\n")
+    );
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("NETFLASH_SEEDS") else {
+        return SEEDS;
+    };
+    let parsed = text
+        .split_once("..")
+        .and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    parsed.unwrap_or_else(|| panic!("NETFLASH_SEEDS={text}: not like 0..300"))
+}
+
+#[test]
+fn every_promise_holds_on_every_bad_day() {
+    let seeds = seeds();
+    println!("seeds {seeds:?}");
+    let whole = seeds.end - seeds.start >= SEEDS.end;
+    let scenarios: Vec<Scenario> = seeds.map(Scenario::from_seed).collect();
+    println!("{:<16} seeds", "fault");
+    for fault in Fault::ALL {
+        let count = scenarios
+            .iter()
+            .filter(|scenario| scenario.faults.contains(&fault))
+            .count();
+        println!("{:<16} {count}", format!("{fault:?}"));
+        assert!(
+            count >= COVERAGE_MIN || !whole,
+            "{fault:?} is in {count} seeds only"
+        );
+    }
+    let largest = scenarios
+        .iter()
+        .map(|scenario| scenario.machines.len())
+        .max();
+    println!("machines in the largest room: {}", largest.unwrap_or(0));
+    assert_none(&play_all(&scenarios), scenarios.len());
+}
+
+#[test]
+fn every_fault_alone_is_survived() {
+    let alone = |fault| (0..4).map(move |seed| Scenario::with(9000 + seed, 3, &[fault]));
+    for fault in Fault::ALL {
+        for scenario in alone(fault) {
+            let outcome = run(&scenario);
+            let story = outcome.story();
+            assert!(
+                story.is_empty(),
+                "only {fault:?}, seed {}:\n{story}",
+                scenario.seed
+            );
+        }
+    }
+}
+
+#[test]
+fn a_room_of_a_hundred_machines_with_loss_is_done() {
+    let scenario = Scenario::with(100, 100, &[Fault::Loss]);
+    let outcome = run(&scenario);
+    assert_eq!(outcome.story(), "");
+    assert_eq!(outcome.complete, 100);
+}
+
+#[test]
+fn the_same_seed_plays_the_same_run() {
+    for seed in [3, 14] {
+        let text = || format!("{:?}", run(&Scenario::from_seed(seed)));
+        assert_eq!(text(), text(), "{}", again(seed));
+    }
+}
+
+/// Plays `NETFLASH_SEED`, or seed 0.
+#[test]
+fn one_seed() {
+    let seed = std::env::var("NETFLASH_SEED").map_or(0, |text| text.parse().expect("a number"));
+    let scenario = Scenario::from_seed(seed);
+    println!("{scenario:#?}");
+    let outcome = run(&scenario);
+    println!("{outcome:#?}");
+    assert_eq!(outcome.story(), "", "{}", again(seed));
+}

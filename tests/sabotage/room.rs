@@ -1,0 +1,211 @@
+//! One sender and one receiver, joined by hand: for promises that need a particular moment.
+//!
+//! Datagrams are made here byte by byte after `docs/PROTOCOL.md`, not by the code under test.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use netflash_multicast::{
+    Instant, Layout, ObjectId, Receiver, ReceiverConfig, ReceiverEvent, ReedSolomon, Sender,
+    SenderConfig, SenderEvent, SigningKey, Start, StartRule, VerifyKey,
+};
+
+/// Bytes of a symbol in these rooms.
+pub(super) const SYMBOL: u16 = 512;
+/// The session of [`sender`].
+pub(super) const SESSION: u32 = 0x5e55_0001;
+const PREAMBLE: &[u8] = b"what every machine must know";
+
+/// Where the sender is, where the machine is.
+pub(super) fn addresses() -> (SocketAddr, SocketAddr) {
+    let host = |host| SocketAddr::from((Ipv4Addr::new(10, 77, 0, host), 4077));
+    (host(1), host(2))
+}
+
+pub(super) fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32])
+}
+
+fn object(preamble: &[u8]) -> ObjectId {
+    ObjectId(*blake3::hash(preamble).as_bytes())
+}
+
+/// A sender of `blocks` that waits for one machine.
+pub(super) fn sender(session: u32, seed: u8, blocks: &[u32]) -> Sender<ReedSolomon> {
+    let config = SenderConfig {
+        session,
+        object_id: object(PREAMBLE),
+        signing_key: key(seed),
+        symbol_bytes: SYMBOL,
+        rate_bits: 100_000_000,
+        start: StartRule {
+            receivers: 1,
+            wait: Duration::from_secs(60),
+        },
+        linger: Duration::from_secs(60),
+    };
+    let layout = Layout::new(blocks.to_vec()).expect("sane blocks");
+    Sender::new(Instant::ZERO, config, PREAMBLE, layout, ReedSolomon::new()).expect("sane")
+}
+
+/// What a machine may be told to look for.
+#[derive(Default)]
+pub(super) struct Expect {
+    pub(super) session: Option<u32>,
+    pub(super) verify_key: Option<VerifyKey>,
+    pub(super) object_id: Option<ObjectId>,
+}
+
+impl Expect {
+    /// What [`sender`] sends, whoever sends it.
+    pub(super) fn another_object() -> Expect {
+        Expect {
+            object_id: Some(object(b"something else")),
+            ..Expect::default()
+        }
+    }
+}
+
+pub(super) fn receiver(expect: Expect) -> Receiver<ReedSolomon> {
+    let mut drawn = 7;
+    let config = ReceiverConfig {
+        id: 42,
+        name: "machine".to_owned(),
+        session: expect.session,
+        verify_key: expect.verify_key,
+        object_id: expect.object_id,
+        silence: Duration::from_secs(60),
+        chance: Box::new(move || {
+            drawn = u32::wrapping_mul(drawn, 1_103_515_245).wrapping_add(12345);
+            drawn
+        }),
+    };
+    Receiver::new(Instant::ZERO, config, ReedSolomon::new())
+}
+
+/// A sender and a machine in one session, and all that was said.
+pub(super) struct Pair {
+    pub(super) sender: Sender<ReedSolomon>,
+    pub(super) receiver: Receiver<ReedSolomon>,
+    pub(super) now: Instant,
+    pub(super) blocks: Vec<u32>,
+    /// Every report of the machine, in order.
+    pub(super) reports: Vec<Vec<u8>>,
+    /// What the machine told its driver.
+    pub(super) events: Vec<ReceiverEvent>,
+}
+
+impl Pair {
+    pub(super) fn new(blocks: &[u32], expect: Expect) -> Pair {
+        Pair {
+            sender: sender(SESSION, 1, blocks),
+            receiver: receiver(expect),
+            now: Instant::ZERO,
+            blocks: blocks.to_vec(),
+            reports: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Lets `millis` pass, a fifth of a millisecond at a time, until `stop` says so.
+    pub(super) fn play(&mut self, millis: u64, stop: impl Fn(&Pair) -> bool) {
+        let (from_sender, from_machine) = addresses();
+        for _ in 0..millis * 5 {
+            if stop(self) {
+                return;
+            }
+            self.now = self.now.after(Duration::from_micros(200));
+            if self
+                .sender
+                .poll_timeout()
+                .is_some_and(|due| due <= self.now)
+            {
+                self.sender.handle_timeout(self.now);
+            }
+            while let Some(event) = self.sender.poll_event() {
+                if let SenderEvent::NeedBlock(block) = event {
+                    let bytes = self.blocks[block.index() as usize] as usize;
+                    self.sender
+                        .provide(block, vec![block.index() as u8; bytes])
+                        .expect("fits");
+                }
+            }
+            let mut datagram = Vec::new();
+            if self.sender.poll_transmit(self.now, &mut datagram).is_some() {
+                self.receiver
+                    .handle_datagram(self.now, from_sender, &datagram);
+            }
+            if self
+                .receiver
+                .poll_timeout()
+                .is_some_and(|due| due <= self.now)
+            {
+                self.receiver.handle_timeout(self.now);
+            }
+            self.listen();
+            let mut report = Vec::new();
+            while self.receiver.poll_transmit(self.now, &mut report).is_some() {
+                let report = std::mem::take(&mut report);
+                self.sender.handle_datagram(self.now, from_machine, &report);
+                self.reports.push(report);
+            }
+        }
+    }
+
+    /// Takes what the machine has to tell; answers for a disk that likes everything.
+    pub(super) fn listen(&mut self) {
+        use netflash_multicast::Verdict;
+        self.receiver.set_pressure(0, true, 0);
+        while let Some(event) = self.receiver.poll_event() {
+            match &event {
+                ReceiverEvent::Preamble(_) => {
+                    let layout = Layout::new(self.blocks.clone()).expect("sane blocks");
+                    let wanted = vec![true; self.blocks.len()];
+                    self.receiver.begin(self.now, Start { layout, wanted });
+                }
+                ReceiverEvent::Block { block, .. } => {
+                    self.receiver
+                        .handle_verdict(self.now, Verdict::Accepted(*block));
+                }
+                ReceiverEvent::Settle => {
+                    self.receiver.handle_verdict(self.now, Verdict::Settled);
+                }
+                _ => {}
+            }
+            self.events.push(event);
+        }
+    }
+
+    /// A datagram of somebody else arrives at the machine.
+    pub(super) fn inject(&mut self, datagram: &[u8]) {
+        let (from_sender, _) = addresses();
+        self.receiver
+            .handle_datagram(self.now, from_sender, datagram);
+        self.listen();
+    }
+
+    /// Whether the machine knows how the payload is cut.
+    pub(super) fn has_begun(&self) -> bool {
+        self.events
+            .iter()
+            .any(|event| matches!(event, ReceiverEvent::Preamble(_)))
+    }
+}
+
+/// A data datagram with a right checksum.
+pub(super) fn data(session: u32, sequence: u32, block: u32, symbol: u16, bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x11, 0];
+    out.extend_from_slice(&session.to_be_bytes());
+    out.extend_from_slice(&sequence.to_be_bytes());
+    out.extend_from_slice(&block.to_be_bytes());
+    out.extend_from_slice(&symbol.to_be_bytes());
+    out.extend_from_slice(bytes);
+    sealed(out)
+}
+
+/// The datagram with its checksum behind it.
+pub(super) fn sealed(mut datagram: Vec<u8>) -> Vec<u8> {
+    let crc = tests::sim::crc32(&datagram);
+    datagram.extend_from_slice(&crc.to_be_bytes());
+    datagram
+}
