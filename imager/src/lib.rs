@@ -51,7 +51,6 @@ pub use manifest::{
 pub use mask::mask_frame;
 pub use partition::{BootModes, Partition};
 pub use plan::{BLOCK_BYTES_MAX, BLOCK_FRAMES_MAX, Plan, PlanBlock};
-pub use read_at::ReadAt;
 pub use seal::{SealError, SealOptions, SealProgress, Sealed, seal};
 pub use source::{Source, SourceError};
 pub use tables::{Gpt, Tables};

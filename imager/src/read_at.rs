@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 /// A raw disk, or part of one.
-pub trait ReadAt {
+pub(crate) trait ReadAt {
     /// Its size, bytes.
     fn raw_bytes(&self) -> u64;
 
