@@ -10,7 +10,10 @@ const MAY: [(&str, &[&str]); 7] = [
     ("buildroot", &[]),
     ("init", &["imager", "multicast", "pxe"]),
     ("fleet", &["imager", "multicast", "pxe", "appliance"]),
-    ("tests", &["imager", "multicast", "pxe", "appliance", "fleet", "init"]),
+    (
+        "tests",
+        &["imager", "multicast", "pxe", "appliance", "fleet", "init"],
+    ),
 ];
 
 /// The crates a manifest names in its tables of dependencies.
@@ -19,7 +22,11 @@ fn dependencies(manifest: &str) -> Result<Vec<(String, toml::Value)>, String> {
     let mut found = Vec::new();
     for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
         if let Some(toml::Value::Table(entries)) = parsed.get(table) {
-            found.extend(entries.iter().map(|(name, value)| (name.clone(), value.clone())));
+            found.extend(
+                entries
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.clone())),
+            );
         }
     }
     Ok(found)
@@ -34,7 +41,9 @@ pub(crate) fn breaches(tree: &Tree) -> Vec<String> {
             Err(e) => bad.push(format!("{manifest}: {e}")),
             Ok(named) => {
                 for (name, _) in named {
-                    let Some(other) = name.strip_prefix("netflash-") else { continue };
+                    let Some(other) = name.strip_prefix("netflash-") else {
+                        continue;
+                    };
                     if !may.contains(&other) {
                         bad.push(format!("{room} must not import {other}"));
                     }
@@ -76,7 +85,9 @@ pub(crate) fn undocumented(tree: &Tree) -> Vec<String> {
     let docs = tree.text("docs/dependencies.md");
     let mut bad = Vec::new();
     for file in tree.files.iter().filter(|f| f.path.ends_with("Cargo.toml")) {
-        let Ok(named) = dependencies(&file.text) else { continue };
+        let Ok(named) = dependencies(&file.text) else {
+            continue;
+        };
         for (name, _) in named {
             let ours = name.starts_with("netflash-");
             if !ours && !docs.contains(&format!("`{name}`")) {
@@ -91,7 +102,10 @@ pub(crate) fn undocumented(tree: &Tree) -> Vec<String> {
 
 #[test]
 fn a_forbidden_arrow_is_found() {
-    let tree = Tree::of(&[("init/Cargo.toml", "[dependencies]\nnetflash-fleet.workspace = true")]);
+    let tree = Tree::of(&[(
+        "init/Cargo.toml",
+        "[dependencies]\nnetflash-fleet.workspace = true",
+    )]);
     assert_eq!(breaches(&tree), ["init must not import fleet"]);
 }
 
@@ -100,13 +114,19 @@ fn planted_sabotage_is_found() {
     let plant = "[dependencies]\nnetflash-multicast = { path = \"x\", features = [\"sabotage\"] }";
     assert_eq!(sabotage(&Tree::of(&[("init/Cargo.toml", plant)])).len(), 1);
     let default = "[features]\ndefault = [\"sabotage\"]\nsabotage = []";
-    assert_eq!(sabotage(&Tree::of(&[("multicast/Cargo.toml", default)])).len(), 1);
+    assert_eq!(
+        sabotage(&Tree::of(&[("multicast/Cargo.toml", default)])).len(),
+        1
+    );
 }
 
 #[test]
 fn an_undocumented_crate_is_found() {
     let tree = Tree::of(&[
-        ("pxe/Cargo.toml", "[dependencies]\nserde = \"1\"\nleft-pad = \"1\""),
+        (
+            "pxe/Cargo.toml",
+            "[dependencies]\nserde = \"1\"\nleft-pad = \"1\"",
+        ),
         ("docs/dependencies.md", "| `serde` | types on the wire |"),
     ]);
     assert_eq!(undocumented(&tree), ["pxe/Cargo.toml: left-pad"]);

@@ -64,12 +64,19 @@ fn differences(known: &[&str], table: &str) -> Vec<String> {
     for name in known {
         let short = name.strip_prefix("netflash.").unwrap_or(name);
         if !rows.contains(&short) {
-            bad.push(format!("netflash.{short} is not in the table of docs/OPERATING.md"));
+            bad.push(format!(
+                "netflash.{short} is not in the table of docs/OPERATING.md"
+            ));
         }
     }
     for row in rows {
-        if !known.iter().any(|name| name.strip_prefix("netflash.").unwrap_or(name) == row) {
-            bad.push(format!("netflash.{row} is in the table but not in the code"));
+        if !known
+            .iter()
+            .any(|name| name.strip_prefix("netflash.").unwrap_or(name) == row)
+        {
+            bad.push(format!(
+                "netflash.{row} is in the table but not in the code"
+            ));
         }
     }
     bad
@@ -89,7 +96,10 @@ pub(crate) fn command_line(tree: &Tree) -> Vec<String> {
 fn examine(mut command: clap::Command, path: &str, manual: &str, bad: &mut Vec<String>) {
     command = command.term_width(COLUMNS_MAX);
     let help = command.render_long_help().to_string();
-    for line in help.lines().filter(|line| line.chars().count() > COLUMNS_MAX) {
+    for line in help
+        .lines()
+        .filter(|line| line.chars().count() > COLUMNS_MAX)
+    {
         bad.push(format!("{path} --help is wider than {COLUMNS_MAX}: {line}"));
     }
     let has_children = command.has_subcommands();
@@ -97,7 +107,9 @@ fn examine(mut command: clap::Command, path: &str, manual: &str, bad: &mut Vec<S
         bad.push(format!("{path} --help has no example"));
     }
     for argument in command.get_arguments() {
-        let Some(long) = argument.get_long() else { continue };
+        let Some(long) = argument.get_long() else {
+            continue;
+        };
         if matches!(long, "help" | "version") {
             continue;
         }
@@ -110,7 +122,12 @@ fn examine(mut command: clap::Command, path: &str, manual: &str, bad: &mut Vec<S
     }
     for child in command.get_subcommands() {
         if child.get_name() != "help" {
-            examine(child.clone(), &format!("{path} {}", child.get_name()), manual, bad);
+            examine(
+                child.clone(),
+                &format!("{path} {}", child.get_name()),
+                manual,
+                bad,
+            );
         }
     }
 }
@@ -118,7 +135,10 @@ fn examine(mut command: clap::Command, path: &str, manual: &str, bad: &mut Vec<S
 #[test]
 fn a_guard_without_a_case_is_found() {
     let tree = Tree::of(&[
-        ("multicast/src/a.rs", "if !guard!(\"crc\", ok) {\n// guard!(\"no\", x)\nguard!(\"age\", y)"),
+        (
+            "multicast/src/a.rs",
+            "if !guard!(\"crc\", ok) {\n// guard!(\"no\", x)\nguard!(\"age\", y)",
+        ),
         ("tests/sabotage.rs", "case(\"crc\")"),
     ]);
     let bad = guards(&tree);
@@ -128,14 +148,19 @@ fn a_guard_without_a_case_is_found() {
 
 #[test]
 fn a_difference_between_code_and_table_is_found() {
-    let bad = differences(&["disk", "netflash.new"], "| `netflash.disk=` | x |\n| `netflash.old` |");
+    let bad = differences(
+        &["disk", "netflash.new"],
+        "| `netflash.disk=` | x |\n| `netflash.old` |",
+    );
     assert_eq!(bad.len(), 2, "{bad:?}");
 }
 
 #[test]
 fn a_bad_command_line_is_found() {
     let wide = "x".repeat(90);
-    let command = clap::Command::new("x").arg(clap::Arg::new("loud").long("loud")).about(wide);
+    let command = clap::Command::new("x")
+        .arg(clap::Arg::new("loud").long("loud"))
+        .about(wide);
     let mut bad = Vec::new();
     examine(command, "x", "", &mut bad);
     assert_eq!(bad.len(), 4, "{bad:?}");

@@ -49,12 +49,24 @@ pub(crate) fn scripts(tree: &Tree) -> Vec<String> {
         if !file.executable {
             bad.push(format!("{}: not executable", file.path));
         }
-        let bash = file.text.lines().next().is_some_and(|l| l.ends_with("bash"));
+        let bash = file
+            .text
+            .lines()
+            .next()
+            .is_some_and(|l| l.ends_with("bash"));
         if bash && !file.text.contains("set -euo pipefail") {
             bad.push(format!("{}: no `set -euo pipefail`", file.path));
         }
-        if !file.text.lines().nth(1).is_some_and(|l| l.starts_with("# ") || l.starts_with("\"\"\"")) {
-            bad.push(format!("{}: the second line does not say what it does", file.path));
+        if !file
+            .text
+            .lines()
+            .nth(1)
+            .is_some_and(|l| l.starts_with("# ") || l.starts_with("\"\"\""))
+        {
+            bad.push(format!(
+                "{}: the second line does not say what it does",
+                file.path
+            ));
         }
     }
     bad
@@ -65,7 +77,9 @@ pub(crate) fn links(tree: &Tree) -> Vec<String> {
     let mut bad = Vec::new();
     for file in tree.files.iter().filter(|f| f.path.ends_with(".md")) {
         for rest in file.text.split("](").skip(1) {
-            let Some((target, _)) = rest.split_once(')') else { continue };
+            let Some((target, _)) = rest.split_once(')') else {
+                continue;
+            };
             let target = target.split('#').next().unwrap_or_default();
             if target.is_empty() || target.contains("://") || target.contains(' ') {
                 continue;
@@ -73,7 +87,9 @@ pub(crate) fn links(tree: &Tree) -> Vec<String> {
             let folder = Path::new(&file.path).parent().unwrap_or(Path::new(""));
             let path = flat(&folder.join(target));
             let known = |f: &crate::tree::File| {
-                f.path == path || f.path.starts_with(&format!("{}/", path.trim_end_matches('/')))
+                f.path == path
+                    || f.path
+                        .starts_with(&format!("{}/", path.trim_end_matches('/')))
             };
             if !tree.files.iter().any(known) {
                 bad.push(format!("{}: {target}", file.path));

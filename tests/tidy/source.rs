@@ -63,11 +63,17 @@ pub(crate) fn shape(tree: &Tree) -> Vec<String> {
     for file in tree.rust() {
         let lines = file.text.lines().count();
         if lines > LINES_MAX {
-            bad.push(format!("{}: {lines} lines; look for the second noun", file.path));
+            bad.push(format!(
+                "{}: {lines} lines; look for the second noun",
+                file.path
+            ));
         }
         let fuzz_target = file.text.starts_with("#![no_main]");
         if !file.text.starts_with("//!") && !fuzz_target {
-            bad.push(format!("{}: does not begin with what it is (//!)", file.path));
+            bad.push(format!(
+                "{}: does not begin with what it is (//!)",
+                file.path
+            ));
         }
     }
     bad
@@ -160,7 +166,11 @@ fn a_planted_leftover_is_found() {
 #[test]
 fn a_long_or_nameless_file_is_found() {
     let long = format!("//! x\n{}", "\n".repeat(LINES_MAX));
-    let tree = Tree::of(&[("long.rs", &long), ("nameless.rs", "fn x() {}"), ("good.rs", "//! x")]);
+    let tree = Tree::of(&[
+        ("long.rs", &long),
+        ("nameless.rs", "fn x() {}"),
+        ("good.rs", "//! x"),
+    ]);
     assert_eq!(shape(&tree).len(), 2);
 }
 
@@ -188,5 +198,8 @@ fn a_planted_glob_is_found() {
 
 #[test]
 fn a_public_module_is_found() {
-    assert_eq!(public_modules(&Tree::of(&[("pxe/src/lib.rs", "pub mod x;\nmod y;")])).len(), 1);
+    assert_eq!(
+        public_modules(&Tree::of(&[("pxe/src/lib.rs", "pub mod x;\nmod y;")])).len(),
+        1
+    );
 }

@@ -19,12 +19,21 @@ pub(crate) struct Tree {
 }
 
 /// Folders that hold what tools make.
-const MADE: [&str; 6] = [".git", "target", "corpus", "artifacts", "coverage", "node_modules"];
+const MADE: [&str; 6] = [
+    ".git",
+    "target",
+    "corpus",
+    "artifacts",
+    "coverage",
+    "node_modules",
+];
 
 impl Tree {
     /// The repository this test was built from.
     pub(crate) fn here() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ has a parent");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .expect("tests/ has a parent");
         let mut files = Vec::new();
         walk(root, root, &mut files);
         assert!(files.len() > 20, "no repository at {}", root.display());
@@ -46,7 +55,10 @@ impl Tree {
 
     /// The text of one file, or nothing.
     pub(crate) fn text(&self, path: &str) -> &str {
-        self.files.iter().find(|file| file.path == path).map_or("", |file| &file.text)
+        self.files
+            .iter()
+            .find(|file| file.path == path)
+            .map_or("", |file| &file.text)
     }
 
     /// Every Rust file.
@@ -56,13 +68,17 @@ impl Tree {
 }
 
 fn walk(root: &Path, folder: &Path, files: &mut Vec<File>) {
-    let mut entries: Vec<_> =
-        fs::read_dir(folder).expect("the repository is readable").flatten().collect();
+    let mut entries: Vec<_> = fs::read_dir(folder)
+        .expect("the repository is readable")
+        .flatten()
+        .collect();
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = entry.path();
-        let Ok(facts) = entry.metadata() else { continue };
+        let Ok(facts) = entry.metadata() else {
+            continue;
+        };
         if facts.is_dir() {
             if !MADE.contains(&name.as_str()) {
                 walk(root, &path, files);
@@ -70,7 +86,9 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<File>) {
             continue;
         }
         // Seeds of the fuzz targets and the like are no text.
-        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
         let relative = path.strip_prefix(root).expect("below the root");
         use std::os::unix::fs::PermissionsExt;
         files.push(File {
@@ -83,8 +101,11 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<File>) {
 
 /// The lines of a Rust file before its unit tests, with their numbers from 1.
 pub(crate) fn program_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().map(|(i, line)| (i + 1, line)).take_while(|(_, line)| {
-        let line = line.trim_start();
-        !line.starts_with("#[cfg(test)]")
-    })
+    text.lines()
+        .enumerate()
+        .map(|(i, line)| (i + 1, line))
+        .take_while(|(_, line)| {
+            let line = line.trim_start();
+            !line.starts_with("#[cfg(test)]")
+        })
 }
