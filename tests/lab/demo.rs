@@ -213,8 +213,7 @@ fn cut_on_the_way(
     ledger: &ImageLedger,
     payload: u64,
 ) -> Result<Option<Kill>> {
-    let received = journey.job.received_bytes() as f64 / payload as f64;
-    if received < KILL_AIM {
+    if journey.job.done_part() < KILL_AIM {
         return Ok(None);
     }
     let machine = journey.machine();
@@ -222,13 +221,13 @@ fn cut_on_the_way(
     let lacking = guest.lacking(&machine.spec().disks[0].path)?;
     let lacked_bytes = ledger.stored_bytes(&lacking)?;
     let kill = Kill {
-        part: received,
+        part: 1.0 - lacked_bytes as f64 / payload as f64,
         lacked_bytes,
         before: room.loss().count(&machine.spec().tap())?,
     };
     eprintln!(
         "{VICTIM}: power cut at {:.0} % of its bytes, its disk lacks {} MB of {} MB",
-        100.0 * received,
+        100.0 * kill.part,
         lacked_bytes / 1_000_000,
         payload / 1_000_000
     );

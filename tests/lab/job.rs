@@ -22,8 +22,6 @@ pub struct JobView {
 /// How far a job is.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct ProgressView {
-    /// Bytes of datagrams received.
-    pub received_bytes: u64,
     /// Raw bytes right on the disk.
     pub done_bytes: u64,
     /// Raw bytes in use.
@@ -54,8 +52,10 @@ impl JobView {
         self.state == "failed" || self.state == "cancelled"
     }
 
-    /// Bytes of datagrams received in the present run.
-    pub fn received_bytes(&self) -> u64 {
-        self.progress.map_or(0, |progress| progress.received_bytes)
+    /// Part of the image's bytes that is right on the disk, from 0 to 1.
+    pub fn done_part(&self) -> f64 {
+        self.progress.map_or(0.0, |progress| {
+            progress.done_bytes as f64 / progress.total_bytes.max(1) as f64
+        })
     }
 }

@@ -81,7 +81,8 @@ pub fn wait_until(
     Ok(())
 }
 
-fn stretch() -> f64 {
+/// How much slower than an idle machine this one is now: 1 when it is idle.
+pub(super) fn stretch() -> f64 {
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
     let load = fs::read_to_string("/proc/loadavg")
         .ok()

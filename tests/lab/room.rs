@@ -242,6 +242,9 @@ fn build_network() -> Result<()> {
         "ip netns add server",
         "ip link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 1 mcast_querier 1",
         "ip link add s0 type veth peer name eth0 netns server",
+        // An emulated machine may take seconds to answer; a switch that prunes sooner
+        // would take the session from one that left and joined again.
+        "ip link set br0 type bridge mcast_last_member_interval 3000",
         "ip link set s0 master br0 up",
         "ip link set br0 up",
         "ip -n server link set lo up",

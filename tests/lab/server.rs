@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     job::JobView,
-    patience::wait_until,
+    patience::{stretch, wait_until},
     programs::Programs,
     room::{Machine, Room, SERVER_ADDRESS, SERVER_INTERFACE},
     shell,
@@ -21,21 +21,26 @@ use super::{
 /// The server makes its keys and answers within this time.
 const SERVER_STARTS: Duration = Duration::from_secs(30);
 
+/// What four emulated machines take on two idle cores, in bits per second: it is
+/// their CPU that sets the limit, not the bridge.
+const RATE_IDLE: f64 = 20e6;
+
 /// What the server of a room is told.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// Cap of a session in bits per second, `40M`.
-    pub rate: String,
+    /// Cap of a session in bits per second.
+    pub rate_bits: u64,
     /// Seconds a session waits, after its first machine, for the others.
     pub wait_seconds: u32,
 }
 
 impl Default for ServerOptions {
-    /// What emulated machines on two cores can take.
+    /// Fit for the machine this is, as busy as it is now.
     fn default() -> ServerOptions {
+        let stretch = stretch();
         ServerOptions {
-            rate: "40M".to_owned(),
-            wait_seconds: 120,
+            rate_bits: (RATE_IDLE / stretch) as u64,
+            wait_seconds: (60.0 * stretch) as u32,
         }
     }
 }
@@ -198,7 +203,7 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
          driver = \"command\"\n\
          {on}\n{off}\n{cycle}\n{status}\n",
         appliance = programs.appliance()?,
-        rate = options.rate,
+        rate = options.rate_bits,
         wait = options.wait_seconds,
         on = button("on"),
         off = button("off"),

@@ -63,7 +63,7 @@ fn noise(seed: u64) -> Vec<u8> {
 fn boot_code() -> Vec<u8> {
     const ORIGIN: u16 = 0x7c00;
     let mut code = vec![
-        0xfa, // cli
+        0xfb, // sti: the firmware's serial console sends from the timer interrupt
         0x31, 0xc0, // xor ax, ax
         0x8e, 0xd8, // mov ds, ax
         0xbe, 0, 0,    // mov si, text
@@ -81,7 +81,6 @@ fn boot_code() -> Vec<u8> {
     let text = ORIGIN + code.len() as u16;
     code[6..8].copy_from_slice(&text.to_le_bytes());
     code.extend(SMALL_DISK_SAYS.as_bytes());
-    // A firmware that shows its console on a serial line holds back the last character.
     code.extend(b"\r\n\0");
     code
 }
