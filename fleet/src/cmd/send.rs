@@ -1,7 +1,7 @@
 //! `netflash send`: one image to everybody who listens.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddrV4},
     path::{Path, PathBuf},
@@ -258,6 +258,8 @@ struct View {
     rate_bits: u64,
     blocks: u32,
     started: bool,
+    /// Names of the machines heard so far.
+    names: BTreeMap<u64, String>,
 }
 
 impl View {
@@ -268,30 +270,57 @@ impl View {
             rate_bits,
             blocks,
             started: false,
+            names: BTreeMap::new(),
         }
     }
 
     fn show(&mut self, event: SendEvent) {
         match event {
-            SendEvent::Open { interface, symbol_bytes, verify_key, .. } => self.line.say(&format!(
-                "sending to {} from {interface} at {} Mbit/s, {symbol_bytes} bytes a symbol, key {verify_key}",
+            SendEvent::Open {
+                interface,
+                symbol_bytes,
+                verify_key,
+                ..
+            } => self.line.say(&format!(
+                "sending to {} from {interface} at {} Mbit/s, {symbol_bytes} bytes a symbol, \
+                 key {verify_key}",
                 self.group,
                 self.rate_bits / 1_000_000,
             )),
-            SendEvent::Joined { name, id } => self.line.say(&format!("{name} joined ({id:016x})")),
+            SendEvent::Joined { name, id } => {
+                self.line.say(&format!("{name} joined"));
+                self.names.insert(id, name);
+            }
             SendEvent::Ready { .. } => {}
             SendEvent::Started { ready } => {
                 self.started = true;
-                self.line.say(&format!("started with {}", machines(ready as usize)));
+                self.line
+                    .say(&format!("started with {}", machines(ready as usize)));
             }
-            SendEvent::Done { id } => self.line.say(&format!("{id:016x} is done")),
+            SendEvent::Done { id } => {
+                let name = self.name_of(id);
+                self.line.say(&format!("{name} is done"));
+            }
             SendEvent::Lost { id, said_so } => {
-                let how = if said_so { "left" } else { "fell silent" };
-                self.line.say(&format!("{id:016x} {how} before it was done"));
+                let (name, how) = (
+                    self.name_of(id),
+                    if said_so { "left" } else { "fell silent" },
+                );
+                self.line.say(&format!("{name} {how} before it was done"));
             }
-            SendEvent::Progress { stats, receivers, blocks_left } => {
-                let done = receivers.iter().filter(|receiver| is_done(receiver)).count();
-                let sent = percent(u64::from(self.blocks.saturating_sub(blocks_left)), u64::from(self.blocks));
+            SendEvent::Progress {
+                stats,
+                receivers,
+                blocks_left,
+            } => {
+                let done = receivers
+                    .iter()
+                    .filter(|receiver| is_done(receiver))
+                    .count();
+                let sent = percent(
+                    u64::from(self.blocks.saturating_sub(blocks_left)),
+                    u64::from(self.blocks),
+                );
                 if self.started {
                     self.line.show(&format!(
                         "{sent} % of the blocks are everywhere, {done} of {} done, {} repair symbols",
@@ -299,9 +328,15 @@ impl View {
                         stats.repair_symbols
                     ));
                 } else {
-                    self.line.show(&format!("waiting: {} heard", machines(receivers.len())));
+                    self.line
+                        .show(&format!("waiting: {} heard", machines(receivers.len())));
                 }
             }
         }
+    }
+
+    fn name_of(&self, id: u64) -> String {
+        let known = self.names.get(&id).cloned();
+        known.unwrap_or_else(|| format!("machine {id:016x}"))
     }
 }
