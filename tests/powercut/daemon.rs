@@ -16,7 +16,7 @@ use super::journal::SECTOR;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A disk offered by the daemon, as long as it lives.
-pub struct DaemonDisk {
+pub(crate) struct DaemonDisk {
     daemon: Child,
     disk: PathBuf,
     log: PathBuf,
@@ -24,7 +24,7 @@ pub struct DaemonDisk {
 
 impl DaemonDisk {
     /// Records the disk whose content is in the file `backing`; working files go to `dir`.
-    pub fn start(backing: &Path, dir: &Path) -> DaemonDisk {
+    pub(crate) fn start(backing: &Path, dir: &Path) -> DaemonDisk {
         let log = dir.join("log");
         File::create(&log).expect("a working file");
         let logfile = format!("driver=file,node-name=logfile,filename={}", log.display());
@@ -38,7 +38,7 @@ impl DaemonDisk {
     }
 
     /// The disk in the file `backing`, which fails to write the sector at byte `offset`.
-    pub fn failing(backing: &Path, dir: &Path, offset: u64) -> DaemonDisk {
+    pub(crate) fn failing(backing: &Path, dir: &Path, offset: u64) -> DaemonDisk {
         let sector = offset / SECTOR as u64;
         let fault = format!(
             "driver=blkdebug,node-name=top,image=backing,inject-error.0.event=none,inject-error.0.iotype=write,\
@@ -88,12 +88,12 @@ impl DaemonDisk {
     }
 
     /// The disk, to be opened like any other.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.disk
     }
 
     /// Ends the daemon; gives the log of a recording disk.
-    pub fn finish(mut self) -> PathBuf {
+    pub(crate) fn finish(mut self) -> PathBuf {
         self.end();
         self.log.clone()
     }

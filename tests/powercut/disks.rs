@@ -10,7 +10,7 @@ use netflash_imager::{Image, SealOptions, Source, seal};
 use tests::sim::Chance;
 
 /// Size of each disk, in bytes. The partition fills it, so that nothing but the file system has free space.
-pub const DISK_BYTES: usize = 40 << 20;
+const DISK_BYTES: usize = 40 << 20;
 /// Where the partition begins and how long it is, in bytes.
 const PARTITION: Range<usize> = 1 << 20..39 << 20;
 
@@ -29,7 +29,7 @@ fn run(program: &str, arguments: &[&str]) -> String {
 }
 
 /// A raw disk: boot code, GPT by `sgdisk`, an ext4 file system of random files by `mke2fs`, in a boot gap more code.
-pub fn disk(dir: &Path, name: &str, chance: &mut Chance) -> Vec<u8> {
+pub(crate) fn disk(dir: &Path, name: &str, chance: &mut Chance) -> Vec<u8> {
     let files = dir.join(format!("{name}.files"));
     fs::create_dir_all(files.join("home")).expect("a directory");
     for number in 0..27 {
@@ -69,7 +69,7 @@ pub fn disk(dir: &Path, name: &str, chance: &mut Chance) -> Vec<u8> {
 }
 
 /// What `dumpe2fs` calls free in the file system of a disk made by [`disk`], in bytes of the disk.
-pub fn free_blocks(dir: &Path, name: &str) -> Vec<Range<usize>> {
+pub(crate) fn free_blocks(dir: &Path, name: &str) -> Vec<Range<usize>> {
     let system = dir.join(format!("{name}.ext4"));
     let listing = run("dumpe2fs", &[system.to_str().expect("a plain name")]);
     let block = listing
@@ -93,7 +93,7 @@ pub fn free_blocks(dir: &Path, name: &str) -> Vec<Range<usize>> {
 }
 
 /// Seals the raw disk `name`.
-pub fn image(dir: &Path, name: &str, used_only: bool) -> Image {
+pub(crate) fn image(dir: &Path, name: &str, used_only: bool) -> Image {
     let path = dir.join(format!("{name}.img.zst"));
     let source = Source::open(&dir.join(format!("{name}.raw")), dir).expect("the raw disk");
     let options = SealOptions {

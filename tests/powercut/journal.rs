@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// Size of a sector of the disk and of the log, in bytes.
-pub const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const FLUSH: u64 = 1;
@@ -18,16 +18,16 @@ const MARK: u64 = 8;
 
 /// One write to the disk.
 #[derive(Debug, Clone)]
-pub struct Write {
+pub(crate) struct Write {
     /// Where, in bytes.
-    pub offset: usize,
+    pub(crate) offset: usize,
     /// What: whole sectors.
-    pub data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
 }
 
 impl Write {
     /// Does the write to `disk`, but only to the sectors that `reach` names.
-    pub fn apply(&self, disk: &mut [u8], mut reach: impl FnMut(usize) -> bool) {
+    pub(crate) fn apply(&self, disk: &mut [u8], mut reach: impl FnMut(usize) -> bool) {
         for (index, sector) in self.data.chunks_exact(SECTOR).enumerate() {
             let at = self.offset + index * SECTOR;
             if reach(index) {
@@ -39,16 +39,16 @@ impl Write {
 
 /// Everything a disk was told, cut at its flushes: before the next flush, the writes of an epoch may be on the medium
 /// in any number and order; after it, all of them are.
-pub struct Journal {
+pub(crate) struct Journal {
     /// The epochs that wrote something. The last one may never have been flushed.
-    pub epochs: Vec<Vec<Write>>,
+    pub(crate) epochs: Vec<Vec<Write>>,
     /// How many flushes there were, also those that had nothing to do.
-    pub flushes: usize,
+    pub(crate) flushes: usize,
 }
 
 impl Journal {
     /// Reads a log.
-    pub fn read(path: &Path) -> Journal {
+    pub(crate) fn read(path: &Path) -> Journal {
         let log = fs::read(path).expect("the log of blklogwrites");
         let word = |at: usize| u64::from_le_bytes(log[at..at + 8].try_into().expect("eight bytes"));
         assert_eq!(
@@ -89,7 +89,7 @@ impl Journal {
     }
 
     /// The same writes as a disk would see them that lies about its flushes: one epoch.
-    pub fn without_flushes(&self) -> Journal {
+    pub(crate) fn without_flushes(&self) -> Journal {
         Journal {
             epochs: vec![self.epochs.concat()],
             flushes: 0,

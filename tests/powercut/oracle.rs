@@ -14,7 +14,7 @@ const BOOT: usize = 2 * SECTOR;
 
 /// The states a disk may be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Nothing can start from it: no boot signature, no partition table at either end.
     Dead,
     /// It is the image, but for LBA 0 and 1, each of which is the image's or zeros.
@@ -24,18 +24,18 @@ pub enum Verdict {
 }
 
 /// The disk before and the disk as it should become.
-pub struct Oracle {
+pub(crate) struct Oracle {
     /// The content before.
-    pub former: Vec<u8>,
+    pub(crate) former: Vec<u8>,
     /// The content of the source.
-    pub image: Vec<u8>,
+    pub(crate) image: Vec<u8>,
     /// Bytes that no file system uses: they may be anything when the image is there.
-    pub unused: Vec<Range<usize>>,
+    pub(crate) unused: Vec<Range<usize>>,
 }
 
 impl Oracle {
     /// What this disk is. `None`: something that must not be.
-    pub fn judge(&self, disk: &[u8]) -> Option<Verdict> {
+    pub(crate) fn judge(&self, disk: &[u8]) -> Option<Verdict> {
         if self.is_whole(disk) {
             Some(Verdict::Whole)
         } else if self.is_former(disk) {
@@ -48,7 +48,7 @@ impl Oracle {
     }
 
     /// Whether `disk` is the image in all that matters, LBA 0 and 1 included.
-    pub fn is_image(&self, disk: &[u8]) -> bool {
+    pub(crate) fn is_image(&self, disk: &[u8]) -> bool {
         disk[..BOOT] == self.image[..BOOT] && self.is_whole(disk)
     }
 
@@ -58,7 +58,12 @@ impl Oracle {
             .all(|lba| disk[sector(lba)] == self.image[sector(lba)] || is_zero(&disk[sector(lba)]));
         let mut at = BOOT;
         let mut same = boot && disk.len() == self.image.len();
-        for unused in self.unused.iter().cloned().chain([disk.len()..disk.len()]) {
+        for unused in self
+            .unused
+            .iter()
+            .cloned()
+            .chain(std::iter::once(disk.len()..disk.len()))
+        {
             same = same && disk[at..unused.start] == self.image[at..unused.start];
             at = unused.end;
         }
@@ -77,7 +82,7 @@ impl Oracle {
 }
 
 /// Whether firmware would find something to start: a boot sector, or a partition table at either end.
-pub fn can_start(disk: &[u8]) -> bool {
+pub(crate) fn can_start(disk: &[u8]) -> bool {
     let last = disk.len() / SECTOR - 1;
     disk[510..512] == [0x55, 0xaa] || is_table(disk, 1) || is_table(disk, last)
 }
