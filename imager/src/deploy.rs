@@ -120,7 +120,7 @@ impl Deploy {
             total_bytes,
             observer: Arc::clone(&observer),
             threads: options.thread_count(),
-        });
+        })?;
         Ok(Deploy {
             pipeline,
             suspect: FrameSet::empty(surface.manifest.frame_count() as usize),

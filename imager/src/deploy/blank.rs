@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use crate::deploy::options::FreePolicy;
-use crate::deploy::pipeline::{Blank, Blanking};
 use crate::deploy::surface::Surface;
 use crate::extent::ExtentKind;
 use crate::frame_set::FrameSet;
@@ -11,6 +10,22 @@ use crate::id::FrameId;
 
 /// Free space in smaller pieces than this is not worth a discard, in bytes.
 const DISCARD_BYTES_MIN: u64 = 1 << 20;
+
+/// How a range is made blank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blanking {
+    /// It reads as zeros afterwards.
+    Zeros,
+    /// The disk is told that it holds nothing.
+    Discard,
+}
+
+/// A range of the disk, in bytes, that is to be blank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Blank {
+    pub(crate) range: Range<u64>,
+    pub(crate) with: Blanking,
+}
 
 /// The ranges to be made blank, given the frames without used bytes that differ. Frames with used bytes are written
 /// whole and need nothing here.

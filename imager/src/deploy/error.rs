@@ -85,6 +85,12 @@ pub enum DeployError {
         /// The first of them.
         first: FrameId,
     },
+    /// The system gives no more threads or memory.
+    #[error("starting a writer thread: {cause}")]
+    Threads {
+        /// What the kernel said.
+        cause: Arc<io::Error>,
+    },
     /// It was told to stop.
     #[error("stopped")]
     Stopped,

@@ -3,10 +3,12 @@
 //! Memory: at most [`QUEUE_BYTES`] and one payload queued, and one frame for each thread.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
+use crate::deploy::blank::{Blank, Blanking};
 use crate::deploy::error::DeployError;
 use crate::deploy::hold::Hold;
 use crate::deploy::options::{DeployEvent, DeployObserver, DeployPhase};
@@ -28,22 +30,6 @@ pub struct FrameOutcome {
     pub frame: FrameId,
     /// Whether its content was right and is written (or was on the disk already). If not, it stays wanted.
     pub written: bool,
-}
-
-/// How a range is made blank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Blanking {
-    /// It reads as zeros afterwards.
-    Zeros,
-    /// The disk is told that it holds nothing.
-    Discard,
-}
-
-/// A range of the disk, in bytes, that is to be blank.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Blank {
-    pub(crate) range: Range<u64>,
-    pub(crate) with: Blanking,
 }
 
 /// A frame as it is stored, within a payload that carries several.
@@ -115,7 +101,7 @@ pub(crate) struct PipelineSetup {
 }
 
 impl Pipeline {
-    pub(crate) fn start(setup: PipelineSetup) -> Pipeline {
+    pub(crate) fn start(setup: PipelineSetup) -> Result<Pipeline, DeployError> {
         let shared = Arc::new(Shared {
             surface: setup.surface,
             hold: setup.hold,
@@ -130,13 +116,27 @@ impl Pipeline {
             done: Condvar::new(),
             clearing: Mutex::new(()),
         });
-        let threads = (0..setup.threads)
-            .map(|_| {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || shared.run())
-            })
-            .collect();
-        Pipeline { shared, threads }
+        let mut pipeline = Pipeline {
+            shared,
+            threads: Vec::with_capacity(setup.threads),
+        };
+        for _ in 0..setup.threads {
+            let thread = pipeline
+                .start_thread()
+                .map_err(|cause| DeployError::Threads {
+                    cause: Arc::new(cause),
+                })?;
+            pipeline.threads.push(thread);
+        }
+        Ok(pipeline)
+    }
+
+    fn start_thread(&self) -> io::Result<JoinHandle<()>> {
+        let shared = Arc::clone(&self.shared);
+        let unpacker = zstd::bulk::Decompressor::new()?;
+        thread::Builder::new()
+            .name("writer".into())
+            .spawn(move || shared.run(unpacker))
     }
 
     /// Queues frames whose stored bytes follow each other in `payload`. Blocks while the queue is full.
@@ -249,12 +249,8 @@ impl Shared {
     }
 
     /// What each thread does until it is told to stop, or the disk fails.
-    fn run(&self) {
+    fn run(&self, mut unpacker: zstd::bulk::Decompressor<'_>) {
         let mut buffer = Surface::buffer();
-        let mut unpacker = match zstd::bulk::Decompressor::new() {
-            Ok(unpacker) => unpacker,
-            Err(error) => return log::error!("no memory for a decompressor: {error}"),
-        };
         let mut state = self.state();
         while !state.stop && state.failure.is_none() {
             if let Some(job) = state.queue.pop_front() {

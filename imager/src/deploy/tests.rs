@@ -1,8 +1,10 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::deploy::tests::fixture::{Disk, MIB, Sample, noise};
-use crate::deploy::{Deploy, DeployError, DeployOptions, FreePolicy, VerifyPolicy, audit};
+use crate::deploy::{
+    Deploy, DeployError, DeployEvent, DeployOptions, DeployPhase, FreePolicy, VerifyPolicy, audit,
+};
 use crate::fit::{FitError, LastPartition};
 use crate::id::FrameId;
 use crate::target::{Target, TargetOptions};
@@ -376,6 +378,36 @@ fn a_stopped_deploy_says_so() {
     stop.store(true, Ordering::Relaxed);
     let refused = deploy.submit(vec![FrameId(1)], image.stored[1].clone());
     assert!(matches!(refused, Err(DeployError::Stopped)));
+}
+
+#[test]
+fn another_disk_is_not_read_to_its_end() {
+    let image = Sample::of_frames(1, 70);
+    let mut content = noise(99, image.raw.len());
+    let surveyed = |content: &[u8]| {
+        let disk = Disk::of(content);
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&count);
+        let observer = Arc::new(move |event: DeployEvent| {
+            counter.fetch_add(
+                usize::from(event.phase == DeployPhase::Survey),
+                Ordering::Relaxed,
+            );
+        });
+        let options = DeployOptions::default();
+        let deploy = Deploy::begin(
+            Arc::clone(&image.manifest),
+            disk.target(),
+            options,
+            observer,
+        );
+        let lacking = deploy.unwrap().wanted().len();
+        (lacking, count.load(Ordering::Relaxed))
+    };
+    assert_eq!(surveyed(&content), (70, 64));
+    // One of the samples is there: this disk was on its way to the image.
+    content[..2 * MIB].copy_from_slice(&image.raw[..2 * MIB]);
+    assert_eq!(surveyed(&content), (68, 64 + 70));
 }
 
 #[test]

@@ -102,6 +102,16 @@ impl Sample {
         Sample::new(seed, &runs, tables, (3 * MIB + 700) as u64)
     }
 
+    /// An image without a table of `frames` used frames.
+    pub(super) fn of_frames(seed: u64, frames: usize) -> Sample {
+        let tables = Tables {
+            sector_bytes: 512,
+            ..Tables::default()
+        };
+        let bytes = frames * MIB;
+        Sample::new(seed, &[(ExtentKind::Used, bytes)], tables, bytes as u64)
+    }
+
     fn new(
         seed: u64,
         runs: &[(ExtentKind, usize)],
