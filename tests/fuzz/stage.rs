@@ -11,6 +11,8 @@ use netflash_multicast::{
 
 /// What the receiver holds at most: open blocks and early datagrams.
 const MAX_HELD_BYTES: usize = (24 + 4) << 20;
+/// Blocks a receiver lacks at most: those of the longest preamble that the sender's key could sign.
+const MAX_LACKING: u32 = 128;
 /// Machines a sender knows at most.
 const MAX_MACHINES: usize = 4096;
 /// Rounds of a recorded session: it is done long before.
@@ -263,7 +265,7 @@ impl Stage {
             }
         }
         assert!(self.receiver.held_bytes() <= MAX_HELD_BYTES);
-        assert!(self.receiver.lacking() <= BLOCK_BYTES.len() as u32);
+        assert!(self.receiver.lacking() <= MAX_LACKING);
         assert!(self.sender.receivers(self.now).len() <= MAX_MACHINES);
     }
 }
