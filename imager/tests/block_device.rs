@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it panics")]
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 
 use netflash_imager::{
     Deploy, DeployError, DeployOptions, DeployReport, DiskUse, ExtractError, FitError, FreePolicy,
-    Image, SealOptions, Source, Target, TargetError, TargetOptions, extract_to_disk, seal,
+    Image, SealOptions, Source, Target, TargetError, TargetOptions, audit, extract_to_disk, seal,
 };
 
 const MIB: u64 = 1 << 20;
@@ -127,6 +128,12 @@ fn image(dir: &Path) -> (Image, Vec<u8>) {
     disk.resize(24 * MIB as usize, 0);
     fs::write(&raw, disk).unwrap();
     run("sgdisk", &["-n", "1:2048:+19M", &text(&raw)]);
+    let image = sealed(&raw, dir);
+    (image, fs::read(&raw).unwrap())
+}
+
+/// The image of `source`, in `dir`.
+fn sealed(source: &Path, dir: &Path) -> Image {
     let options = SealOptions {
         used_only: true,
         level: 1,
@@ -136,7 +143,7 @@ fn image(dir: &Path) -> (Image, Vec<u8>) {
         threads: 2,
     };
     let path = dir.join("image.img.zst");
-    let source = Source::open(&raw, dir).unwrap();
+    let source = Source::open(source, dir).unwrap();
     seal(
         source,
         &path,
@@ -145,7 +152,7 @@ fn image(dir: &Path) -> (Image, Vec<u8>) {
         &AtomicBool::new(false),
     )
     .unwrap();
-    (Image::open(&path).unwrap(), fs::read(&raw).unwrap())
+    Image::open(&path).unwrap()
 }
 
 fn deploy(
@@ -193,17 +200,55 @@ fn a_larger_disk_is_flashed_past_the_page_cache_and_its_new_partitions_appear() 
 }
 
 #[test]
+fn a_disk_of_4096_byte_sectors_is_imaged_flashed_and_audited() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Loop::new(24 * MIB, 4096);
+    let device = source.device.to_str().unwrap();
+    let data: Vec<u8> = (0..5 * MIB)
+        .map(|at| (at.wrapping_mul(at) >> 9) as u8)
+        .collect();
+    FileExt::write_all_at(
+        &File::options().write(true).open(device).unwrap(),
+        &data,
+        MIB,
+    )
+    .unwrap();
+    run("sgdisk", &["-n", "1:256:+19M", device]);
+    let image = sealed(&source.device, dir.path());
+    assert_eq!(image.manifest().sector_bytes(), 4096);
+
+    let disk = Loop::new(40 * MIB, 4096);
+    let report = deploy(&image, disk.open().unwrap(), DeployOptions::default()).unwrap();
+    assert!(report.changed && report.direct);
+    assert!(run("sgdisk", &["-v", disk.device.to_str().unwrap()]).contains("No problems found"));
+    assert!(fs::read(&disk.backing).unwrap()[MIB as usize..][..data.len()] == data);
+    let read_only = TargetOptions {
+        read_only: true,
+        ..TargetOptions::default()
+    };
+    let target = Target::open(&disk.device, read_only).unwrap();
+    let options = DeployOptions::default();
+    let found = audit(
+        Arc::clone(image.manifest()),
+        target,
+        &options,
+        &(Arc::new(|_| {}) as _),
+    );
+    assert!(found.unwrap().is_clean());
+}
+
+#[test]
 fn what_the_page_cache_held_before_does_not_hide_what_was_written() {
     let dir = tempfile::tempdir().unwrap();
     let (image, raw) = image(dir.path());
     let disk = Loop::new(24 * MIB, 512);
     let reader = File::open(&disk.device).unwrap();
     let mut before = vec![1; 4096];
-    std::os::unix::fs::FileExt::read_exact_at(&reader, &mut before, MIB + 1024).unwrap();
+    FileExt::read_exact_at(&reader, &mut before, MIB + 1024).unwrap();
     assert!(before.iter().all(|byte| *byte == 0));
     deploy(&image, disk.open().unwrap(), DeployOptions::default()).unwrap();
     let mut after = vec![0; 4096];
-    std::os::unix::fs::FileExt::read_exact_at(&reader, &mut after, MIB + 1024).unwrap();
+    FileExt::read_exact_at(&reader, &mut after, MIB + 1024).unwrap();
     assert_eq!(after, raw[(MIB + 1024) as usize..][..4096]);
 }
 
