@@ -223,6 +223,38 @@ fn a_gpt_reads_as_the_gpt_crate_reads_it() {
 }
 
 #[test]
+fn the_size_of_sectors_follows_from_where_the_gpt_lies() {
+    let mut disk = Cursor::new(vec![0; 64 * MIB as usize]);
+    ::gpt::mbr::ProtectiveMBR::with_lb_size((64 * MIB / 4096 - 1) as u32)
+        .overwrite_lba0(&mut disk)
+        .unwrap();
+    let mut table = ::gpt::GptConfig::new()
+        .writable(true)
+        .logical_block_size(LogicalBlockSize::Lb4096)
+        .create_from_device(disk, None)
+        .unwrap();
+    let linux = ::gpt::partition_types::LINUX_FS;
+    table
+        .add_partition("root", 20 * MIB, linux, 0, None)
+        .unwrap();
+    let raw = table.write().unwrap().into_inner();
+    let found = scan(&Memory(&raw), None).unwrap();
+    assert_eq!(found.tables.sector_bytes, 4096);
+    assert_eq!(found.tables.lba0.as_ref().map(Vec::len), Some(4096));
+    let gpt = found.tables.gpt.as_ref().unwrap();
+    assert_eq!(
+        (gpt.backup_lba, gpt.entries_sectors(4096)),
+        (64 * MIB / 4096 - 1, 4)
+    );
+    assert_eq!(
+        (found.partitions.len(), found.partitions[0].bytes),
+        (1, 20 * MIB)
+    );
+    // Asked for sectors of 512 bytes, there is no table.
+    assert_eq!(scan(&Memory(&raw), Some(512)).unwrap().tables.gpt, None);
+}
+
+#[test]
 fn a_gpt_is_read_from_its_backup_when_the_primary_is_gone() {
     let directory = TempDir::new().unwrap();
     let raw = gpt_disk(&directory);
