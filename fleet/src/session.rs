@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use netflash_imager::Image;
 use netflash_multicast::{
-    InterfaceChoice, SendConfig, SendError, SendEvent, SigningKey, StartRule, random_session, send,
+    InterfaceChoice, Phase, SendConfig, SendError, SendEvent, SigningKey, StartRule,
+    random_session, send,
 };
 use netflash_pxe::{Hex32, plain};
 
@@ -63,7 +64,7 @@ pub(crate) struct SessionStatus {
     pub(crate) verify_key: Hex32,
     /// Machines heard of late.
     pub(crate) receivers: u32,
-    /// Of these, machines that have everything.
+    /// Machines that have everything, also those that have left since.
     pub(crate) receivers_done: u32,
     /// Bytes of datagrams sent.
     pub(crate) sent_bytes: u64,
@@ -75,6 +76,15 @@ pub(crate) struct SessionStatus {
     pub(crate) blocks_left: u32,
     /// Why it does not run now; empty when it does.
     pub(crate) trouble: String,
+}
+
+/// What happens when a session cannot be sent at the first try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Somebody waits for the answer: say so and end.
+    GiveUp,
+    /// Jobs depend on it, and the network of a server that starts may not be up yet: try again and again.
+    KeepTrying,
 }
 
 struct Live {
@@ -114,11 +124,15 @@ impl Sessions {
     }
 
     /// Begin a session that sends `image` to `receivers` machines. Returns when it can be joined.
+    ///
+    /// # Errors
+    /// When the image cannot be opened; when sending fails at once and `patience` says to give up then.
     pub(crate) fn begin(
         &self,
         batch: i64,
         image: &StoredImage,
         receivers: u32,
+        patience: Patience,
     ) -> Result<(), SessionError> {
         let mut live = lock(&self.live);
         if live.contains_key(&batch) {
@@ -162,7 +176,7 @@ impl Sessions {
             Err(RecvTimeoutError::Timeout) => Err("it takes too long".to_owned()),
             Err(RecvTimeoutError::Disconnected) => Err("it ended at once".to_owned()),
         };
-        if let Err(reason) = outcome {
+        if let (Err(reason), Patience::GiveUp) = (outcome, patience) {
             stop.store(true, Ordering::Relaxed);
             return Err(SessionError::Open(reason));
         }
@@ -322,7 +336,7 @@ impl Runner {
                 status.receivers = count(here.count());
                 let done = receivers
                     .iter()
-                    .filter(|receiver| receiver.done_blocks == receiver.wanted_blocks);
+                    .filter(|receiver| receiver.phase == Phase::Done);
                 status.receivers_done = count(done.count());
                 status.sent_bytes = stats.datagram_bytes;
                 status.source_symbols = stats.source_symbols;

@@ -42,13 +42,16 @@ fn text(status: &Status) -> String {
         "netflash {version}: {machines} machines, {images} images, {seen} strangers seen\n"
     );
     if !status.sessions.is_empty() {
-        let mut table = Table::new(["SESSION", "IMAGE", "GROUP", "DONE", "SENT", "REPAIR", ""]);
+        let mut table = Table::new([
+            "SESSION", "IMAGE", "GROUP", "HERE", "DONE", "SENT", "REPAIR", "",
+        ]);
         for session in &status.sessions {
             table.row([
                 format!("{:08x}", session.session),
                 session.image_name.clone(),
                 session.group.to_string(),
-                format!("{}/{}", session.receivers_done, session.receivers),
+                session.receivers.to_string(),
+                session.receivers_done.to_string(),
                 bytes(session.sent_bytes),
                 session.repair_symbols.to_string(),
                 session.trouble.clone(),

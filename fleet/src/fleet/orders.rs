@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Fleet, FleetError, event, find_image, find_machine, job_event, now};
 use crate::job::{FlashWish, Job, JobState};
 use crate::machine::Machine;
+use crate::session::Patience;
 use crate::store::Store;
 
 /// Machines in one request.
@@ -43,7 +44,9 @@ impl Fleet {
         )?;
         let batch = jobs[0].batch;
         let receivers = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
-        let begun = self.sessions.begin(batch, &image, receivers);
+        let begun = self
+            .sessions
+            .begin(batch, &image, receivers, Patience::GiveUp);
         for job in &mut jobs {
             match &begun {
                 Ok(()) => job.arm(),
@@ -97,7 +100,7 @@ impl Fleet {
             let begun = match images.iter().find(|image| image.id == job.image) {
                 Some(image) => self
                     .sessions
-                    .begin(job.batch, image, receivers)
+                    .begin(job.batch, image, receivers, Patience::KeepTrying)
                     .map_err(|e| e.to_string()),
                 None => Err(format!("there is no image {} any more", job.image_name)),
             };

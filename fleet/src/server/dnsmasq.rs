@@ -194,7 +194,6 @@ fn configuration(dir: &DataDir, dhcp: &DhcpConfig, http: SocketAddrV4) -> String
         "# Written by netflash serve at each start.".to_owned(),
         "port=0".to_owned(),
         "log-facility=-".to_owned(),
-        "log-dhcp".to_owned(),
         format!("interface={interface}"),
         "bind-interfaces".to_owned(),
         "dhcp-authoritative".to_owned(),
@@ -219,6 +218,9 @@ fn configuration(dir: &DataDir, dhcp: &DhcpConfig, http: SocketAddrV4) -> String
         format!("dhcp-boot=tag:!ipxe,tag:http,http://{http}/boot/{uefi_loader}"),
         format!("dhcp-boot=tag:!ipxe,tag:!efi,tag:!http,{bios_loader}"),
     ];
+    if log::log_enabled!(log::Level::Debug) {
+        lines.push("log-dhcp".to_owned());
+    }
     if geteuid().is_root() {
         // Another user could not enter a private data directory, where leases and boot files are.
         lines.push("user=root".to_owned());
