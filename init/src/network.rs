@@ -321,3 +321,75 @@ fn random() -> io::Result<u32> {
         .map_err(|_| io::Error::other("the kernel gives no random numbers"))?;
     Ok(u32::from_ne_bytes(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use netflash_pxe::Mac;
+
+    use super::*;
+
+    fn network(preferred: Option<&str>, links: &[&str], leases: &[&str]) -> Network {
+        let link = |(index, name): (usize, &&str)| Link {
+            index: index as u32,
+            name: (*name).into(),
+            mac: Mac([2, 0, 0, 0, 0, index as u8]),
+            permanent: Mac([2, 0, 0, 0, 0, index as u8]),
+            up: true,
+            carrier: index == 0,
+        };
+        let lease = Lease {
+            address: Ipv4Addr::new(10, 7, 0, 2),
+            prefix: 24,
+            router: None,
+            server: Ipv4Addr::new(10, 7, 0, 1),
+            duration: Duration::from_secs(60),
+        };
+        let state = State {
+            links: links.iter().enumerate().map(link).collect(),
+            leases: leases
+                .iter()
+                .map(|n| (n.to_string(), lease.clone()))
+                .collect(),
+        };
+        Network {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                changed: Condvar::new(),
+            }),
+            preferred: preferred.map(|name| Iface::Name(name.into())),
+        }
+    }
+
+    #[test]
+    fn the_first_address_will_do_when_no_card_is_preferred_or_it_is_absent() {
+        let short = Duration::from_millis(50);
+        assert!(network(None, &["eth0", "eth1"], &["eth1"]).wait(short));
+        assert!(network(Some("eth7"), &["eth0"], &["eth0"]).wait(short));
+        assert!(!network(None, &["eth0"], &[]).wait(short));
+    }
+
+    #[test]
+    fn the_preferred_card_is_waited_for_but_not_for_ever() {
+        let network = network(Some("eth0"), &["eth0", "eth1"], &["eth1"]);
+        assert!(!network.is_served(&network.shared.lock()));
+        let started = Instant::now();
+        assert!(network.wait(Duration::from_millis(200)));
+        assert!(started.elapsed() >= Duration::from_millis(200));
+        let mut state = network.shared.lock();
+        let lease = state.leases["eth1"].clone();
+        state.leases.insert("eth0".into(), lease);
+        assert!(network.is_served(&state));
+    }
+
+    #[test]
+    fn every_card_is_described_by_what_it_lacks() {
+        let text = network(None, &["eth0", "eth1"], &[]).describe();
+        assert!(text.contains("eth0 (02:00:00:00:00:00) asks for an address"));
+        assert!(text.contains("eth1 (02:00:00:00:00:01) has no cable"));
+        assert!(
+            network(None, &[], &[])
+                .describe()
+                .contains("no network card")
+        );
+    }
+}

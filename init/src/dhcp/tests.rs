@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use dhcproto::v4::{DhcpOption, Message, MessageType, Opcode, OptionCode};
 use dhcproto::{Decodable, Decoder, Encodable};
 use netflash_pxe::Mac;
-use proptest::prelude::*;
+use proptest::prelude::any;
+use proptest::proptest;
 
 use super::{DhcpClient, DhcpEvent, Lease, prefix_of};
 
