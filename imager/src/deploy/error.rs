@@ -15,9 +15,9 @@ use crate::id::FrameId;
 pub enum DeployError {
     /// The disk cannot hold the image. Nothing has been written.
     #[error(
-        "disk {} of {disk_bytes} bytes is smaller than the image, which needs {needed_bytes} bytes \
-         ({} GB against {} GB); choose another disk",
-        path.display(), gigabytes(*disk_bytes), gigabytes(*needed_bytes)
+        "disk {} of {} is smaller than the image, which needs {} \
+         ({disk_bytes} bytes against {needed_bytes}); choose another disk",
+        path.display(), size(*disk_bytes), size(*needed_bytes)
     )]
     TooSmall {
         /// The disk.
@@ -96,7 +96,28 @@ pub enum DeployError {
     Stopped,
 }
 
-/// Whole gigabytes (10^9), as disks are labelled.
-fn gigabytes(bytes: u64) -> u64 {
-    bytes / 1_000_000_000
+/// A size as disks are labelled: decimal units, at least two digits.
+fn size(bytes: u64) -> String {
+    match bytes {
+        10_000_000_000.. => format!("{} GB", bytes / 1_000_000_000),
+        10_000_000.. => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_too_small_is_told_in_the_words_on_its_label() {
+        let error = DeployError::TooSmall {
+            path: "/dev/sda".into(),
+            disk_bytes: 120_034_123_776,
+            needed_bytes: 240_057_409_536,
+        };
+        let text = "disk /dev/sda of 120 GB is smaller than the image, which needs 240 GB \
+                    (120034123776 bytes against 240057409536); choose another disk";
+        assert_eq!(error.to_string(), text);
+    }
 }
