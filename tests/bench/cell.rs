@@ -17,7 +17,9 @@ use tests::{
 use crate::tool::Tool;
 
 /// A run that takes longer has failed; on an idle machine.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(15);
+/// Receivers end soon after their sender, or not at all.
+const STRAGGLERS: Duration = Duration::from_secs(5);
 /// Receivers are up before the sender starts.
 const HEAD_START: Duration = Duration::from_millis(500);
 /// Files lie in memory: the network is measured.
@@ -119,7 +121,7 @@ fn end(tool: Tool, receiver: Program, sent: bool) -> Option<Ended> {
     if !tool.receivers_end() || !sent {
         receiver.ask_to_end().ok()?;
     }
-    receiver.wait(LIMIT).ok()
+    receiver.wait(STRAGGLERS).ok()
 }
 
 /// When everybody had everything: the end of the last receiver, or of the sender where receivers stay.

@@ -32,7 +32,7 @@ impl Tool {
                 "netflash receive OUT --yes --json",
             ],
             Tool::Udpcast => [
-                "udp-sender --file RAW --interface eth0 --full-duplex --min-receivers N --max-wait 20 --nokbd \
+                "udp-sender --file RAW --interface eth0 --full-duplex --nopointopoint --min-receivers N --max-wait 20 --nokbd \
                  --rexmit-hello-interval 200 --retries-until-drop 500 --max-bitrate RATEm \
                  --mcast-data-address 239.192.78.71 --ttl 1 --no-progress",
                 "udp-receiver --file OUT --interface eth0 --nokbd --rcvbuf 8m --start-timeout 30 --no-progress",
