@@ -73,7 +73,7 @@ fn an_empty_directory_becomes_a_server_and_a_machine_is_flashed_by_the_book() ->
     assert_eq!(server.ask(&["status"])?["sessions"], json!([]));
     let shown = server.ask(&["machine", "show", "lab1"])?;
     assert_eq!(
-        shown["inventory"]["cpu"], "test [2J",
+        shown["inventory"]["cpu"], "test  [2J",
         "no control character survives"
     );
     Ok(())

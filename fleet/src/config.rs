@@ -122,6 +122,9 @@ pub(crate) struct DhcpConfig {
     /// iPXE for BIOS machines: `undionly.kpxe` or `ipxe.pxe`.
     #[serde(default = "default_bios_loader")]
     pub(crate) bios_loader: String,
+    /// Answer UEFI HTTP boot too. Firmware that tries it after PXE asks twice before it goes on to its disk.
+    #[serde(default)]
+    pub(crate) http_boot: bool,
 }
 
 fn default_netmask() -> Ipv4Addr {

@@ -214,10 +214,14 @@ fn configuration(dir: &DataDir, dhcp: &DhcpConfig, http: SocketAddrV4) -> String
         "dhcp-match=set:http,option:client-arch,16".to_owned(),
         format!("dhcp-boot=tag:ipxe,http://{http}/boot/start.ipxe"),
         format!("dhcp-boot=tag:!ipxe,tag:efi,{uefi_loader}"),
-        "dhcp-option-force=tag:!ipxe,tag:http,60,HTTPClient".to_owned(),
-        format!("dhcp-boot=tag:!ipxe,tag:http,http://{http}/boot/{uefi_loader}"),
         format!("dhcp-boot=tag:!ipxe,tag:!efi,tag:!http,{bios_loader}"),
     ];
+    if dhcp.http_boot {
+        lines.push("dhcp-option-force=tag:!ipxe,tag:http,60,HTTPClient".to_owned());
+        lines.push(format!(
+            "dhcp-boot=tag:!ipxe,tag:http,http://{http}/boot/{uefi_loader}"
+        ));
+    }
     if log::log_enabled!(log::Level::Debug) {
         lines.push("log-dhcp".to_owned());
     }
@@ -245,6 +249,7 @@ mod tests {
             netmask: "255.255.255.0".parse().unwrap(),
             uefi_loader: "snponly.efi".to_owned(),
             bios_loader: "undionly.kpxe".to_owned(),
+            http_boot: true,
         };
         let text = configuration(&dir, &dhcp, "10.77.0.1:8080".parse().unwrap());
         for line in text.lines().filter(|line| line.starts_with("dhcp-boot=")) {
