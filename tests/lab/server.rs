@@ -25,6 +25,12 @@ const SERVER_STARTS: Duration = Duration::from_secs(30);
 /// their CPU that sets the limit, not the bridge.
 const RATE_IDLE: f64 = 20e6;
 
+/// However busy the machine is, slower than this the demo would never end.
+const RATE_MIN: f64 = 4e6;
+
+/// However busy it is, the session begins without those who are not there by then.
+const WAIT_SECONDS_MAX: f64 = 240.0;
+
 /// What the server of a room is told.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -39,8 +45,8 @@ impl Default for ServerOptions {
     fn default() -> ServerOptions {
         let stretch = stretch();
         ServerOptions {
-            rate_bits: (RATE_IDLE / stretch) as u64,
-            wait_seconds: (60.0 * stretch) as u32,
+            rate_bits: (RATE_IDLE / stretch).max(RATE_MIN) as u64,
+            wait_seconds: (60.0 * stretch).min(WAIT_SECONDS_MAX) as u32,
         }
     }
 }
@@ -105,7 +111,7 @@ impl<'room> ServerProcess<'room> {
     /// Enters an image file under a name.
     pub fn add_image(&self, name: &str, image: &Path) -> Result<()> {
         let image = image.to_str().context("the image's path is no text")?;
-        self.ask(&["image", "add", image, "--name", name])?;
+        self.ask(&["image", "add", name, image])?;
         Ok(())
     }
 
