@@ -19,6 +19,8 @@ use super::table::{State, Table};
 /// A machine is heard at least this often, or every so many intervals.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_INTERVALS: u32 = 8;
+/// A new phase is told so often: one report alone may be lost.
+const TELL_PHASE: u32 = 2;
 /// DONE is repeated this often until it is acknowledged.
 const REPEAT_DONE: Duration = Duration::from_millis(100);
 /// After so many intervals without a datagram, what lacks is asked for even if it was promised.
@@ -38,7 +40,8 @@ pub(super) struct News<'a> {
 pub(super) struct Reporter {
     next: Instant,
     last: Option<Instant>,
-    said: Option<Phase>,
+    /// The phase told last, and how often.
+    said: (Phase, u32),
     number: u32,
     /// Where the next window begins, and how many windows went out in a row.
     from: u32,
@@ -48,7 +51,7 @@ pub(super) struct Reporter {
 
 impl Reporter {
     pub(super) fn new() -> Reporter {
-        let (next, last, said) = (Instant::from_micros(u64::MAX), None, None);
+        let (next, last, said) = (Instant::from_micros(u64::MAX), None, (Phase::Joining, 0));
         Reporter {
             next,
             last,
@@ -75,7 +78,10 @@ impl Reporter {
         let Some(session) = standing.session.as_ref().filter(|_| now >= self.next) else {
             return;
         };
-        let interval = session.interval;
+        let interval = match standing.phase {
+            Phase::Done => session.interval.min(REPEAT_DONE),
+            _ => session.interval,
+        };
         // Three to five quarters of the interval, so that a room does not speak with one voice.
         let spread = interval.as_micros() as u64 * u64::from(spread % 1024) / 2048;
         self.next = now.after(interval * 3 / 4 + Duration::from_micros(spread));
@@ -87,14 +93,17 @@ impl Reporter {
         let Some(last) = self.last else { return true };
         let interval = session.interval;
         let silent = now.since(last);
-        if self.said != Some(standing.phase)
-            || silent >= KEEP_ALIVE.max(interval * KEEP_ALIVE_INTERVALS)
-        {
+        let told = if self.said.0 == standing.phase {
+            self.said.1
+        } else {
+            0
+        };
+        if told < TELL_PHASE || silent >= KEEP_ALIVE.max(interval * KEEP_ALIVE_INTERVALS) {
             return true;
         }
         let quiet = now.since(standing.data_at) >= interval * QUIET_INTERVALS;
         match standing.phase {
-            Phase::Done => silent >= REPEAT_DONE,
+            Phase::Done => silent >= REPEAT_DONE * 3 / 4,
             Phase::Leaving => true,
             Phase::Joining => quiet || asks_for_preamble(now, standing, session),
             Phase::Receiving => {
@@ -141,7 +150,10 @@ impl Reporter {
         }
         .pack(out);
         self.last = Some(now);
-        self.said = Some(standing.phase);
+        self.said = match self.said {
+            (phase, told) if phase == standing.phase => (phase, told.saturating_add(1)),
+            _ => (standing.phase, 1),
+        };
         self.burst += 1;
         self.due = self.from > 0 && self.burst < MAX_BURST;
         true
