@@ -13,12 +13,12 @@ impl Chance {
     /// A stream of its own for one purpose, so that drawing more in one place changes no other.
     pub fn fork(&self, purpose: u64) -> Chance {
         let mut other = Chance(self.0 ^ purpose.wrapping_mul(0xD6E8_FEB8_6659_FD93));
-        other.next();
+        other.draw();
         other
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -28,19 +28,19 @@ impl Chance {
 
     /// A number of `low..=high`.
     pub fn range(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low + 1)
+        low + self.draw() % (high - low + 1)
     }
 
     /// True with probability `p`, 0 to 1.
     pub fn hit(&mut self, p: f64) -> bool {
-        ((self.next() >> 11) as f64) < p * (1u64 << 53) as f64
+        ((self.draw() >> 11) as f64) < p * (1u64 << 53) as f64
     }
 
     /// `bytes` random bytes.
     pub fn bytes(&mut self, bytes: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes + 8);
         while out.len() < bytes {
-            out.extend_from_slice(&self.next().to_le_bytes());
+            out.extend_from_slice(&self.draw().to_le_bytes());
         }
         out.truncate(bytes);
         out

@@ -161,7 +161,7 @@ fn foreign_sender(scenario: &Scenario, truth: &Truth, chance: &mut Chance) -> Se
         session: if scenario.faults.contains(&Fault::Hostile) && chance.hit(0.5) {
             truth.session
         } else {
-            chance.next() as u32
+            chance.draw() as u32
         },
         object_id: ObjectId(*blake3::hash(&preamble).as_bytes()),
         signing_key: SigningKey::from_seed(&seed),
@@ -199,13 +199,13 @@ fn wrong(chance: &mut Chance, mut bytes: Vec<u8>) -> Vec<u8> {
             let number = chance.bytes(8);
             bytes[RECEIVER_AT..RECEIVER_AT + 8].copy_from_slice(&number);
             let at = chance.range(RECEIVER_AT as u64 + 8, body as u64 - 1) as usize;
-            bytes[at] = chance.next() as u8;
+            bytes[at] = chance.draw() as u8;
         }
         // "The session is over."
         ANNOUNCE if chance.hit(0.5) => bytes[1] ^= 2,
         _ if chance.hit(0.5) => {
             let at = chance.range(1, 15) as usize;
-            bytes[at] = chance.next() as u8;
+            bytes[at] = chance.draw() as u8;
         }
         _ => {
             let at = chance.range(16, body as u64 - 1) as usize;

@@ -105,7 +105,7 @@ impl Machine {
         self.generation += 1;
         self.on_since = Some(now);
         let mut dice = self.chance.fork(self.generation);
-        self.id = dice.next();
+        self.id = dice.draw();
         let config = ReceiverConfig {
             id: self.id,
             name: format!("sim-{}", self.address.port()),
@@ -113,7 +113,7 @@ impl Machine {
             verify_key: Some(VerifyKey(truth.verify_key.0)),
             object_id: Some(ObjectId(truth.object_id.0)),
             silence: Duration::from_secs(20),
-            chance: Box::new(move || dice.next() as u32),
+            chance: Box::new(move || dice.draw() as u32),
         };
         let receiver = Receiver::new(now, config, ReedSolomon::new());
         self.running = Some(Running {

@@ -109,7 +109,7 @@ impl<'a> World<'a> {
                 .map(|&bytes| dice.bytes(bytes as usize))
                 .collect(),
             layout: Layout::new(scenario.blocks.clone()).expect("a scenario has sane blocks"),
-            session: dice.next() as u32,
+            session: dice.draw() as u32,
             object_id,
             verify_key: signing_key.verify_key(),
             insider: scenario.faults.contains(&Fault::Hostile),
