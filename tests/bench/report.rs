@@ -10,6 +10,12 @@ use crate::{
     tool::Tool,
 };
 
+/// More runnable tasks for each core than this, and seconds say little: a receiver of the bench is one task each.
+const BUSY_PER_CORE: f64 = 6.0;
+/// What is then said.
+const BUSY: &str = " Other work kept the machine busy meanwhile: the seconds are those of a crowded machine and \
+     vary by a factor of two, bytes and processor time are steadier.";
+
 /// `docs/benchmarks.md`.
 pub(crate) fn render(
     cells: &[(Cell, Measured)],
@@ -80,12 +86,17 @@ fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("unknown");
+    let busy = load
+        .parse::<f64>()
+        .is_ok_and(|load| load > BUSY_PER_CORE * cores as f64);
+    let care = if busy { BUSY } else { "" };
     let version =
         |package: &str| sh(&format!("dpkg-query -W -f ${{Version}} {package}")).unwrap_or_default();
     format!(
-        "Machine: {cores} cores of {model}, Linux {}, load {} at the end. udpcast {}, UFTP {}.",
+        "Machine: {cores} cores of {model}, Linux {}, load {} at the end. udpcast {}, UFTP {}.{care}",
         kernel.trim(),
-        load.split(' ').next().unwrap_or("unknown"),
+        load,
         version("udpcast"),
         version("uftp"),
     )
