@@ -270,7 +270,8 @@ fn a_late_joiner_gets_every_block() {
     }
     room.join(vec![true; 20]);
     let cost = room.run(60);
-    assert!(cost < 1.75, "{cost}");
+    // It lacks ten blocks of twenty, and three more pass while it joins.
+    assert!(cost < 1.65 * 1.12, "{cost}");
 }
 
 #[test]
