@@ -106,6 +106,6 @@ pub(crate) fn program_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|(i, line)| (i + 1, line))
         .take_while(|(_, line)| {
             let line = line.trim_start();
-            !line.starts_with("#[cfg(test)]")
+            !line.starts_with("#[cfg(test)]") && !line.starts_with("#[test]")
         })
 }

@@ -1,3 +1,5 @@
+//! Whole deploys to files: what is written, what is kept, what is refused.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

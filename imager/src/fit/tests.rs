@@ -1,3 +1,5 @@
+//! Fitted tables, judged by `sgdisk` and by the `gpt` crate.
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
