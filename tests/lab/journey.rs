@@ -32,6 +32,9 @@ const LOGIN_LIMIT: Duration = Duration::from_secs(300);
 /// What the flashed system prints when it is ready.
 const LOGIN_PROMPT: &str = "login:";
 
+/// What the server's boot script prints before it goes on to the machine's own disk.
+const LOCAL_DECISION: &str = "netflash: no active job";
+
 /// Where a machine is.
 #[derive(Debug)]
 enum Stage {
@@ -137,6 +140,10 @@ impl<'room> Journey<'room> {
             }
             Stage::Booting { run } => {
                 if self.machine.said(run, LOGIN_PROMPT) {
+                    ensure!(
+                        self.machine.said(run, LOCAL_DECISION),
+                        "booted without the server's decision for its own disk"
+                    );
                     eprintln!("{}: login prompt", self.name());
                     self.stage = Stage::Arrived;
                     self.machine.press(Power::Off)?;
