@@ -49,7 +49,7 @@ pub struct UpOptions {
 /// Builds the room and gives a shell in it; without a terminal it waits for Ctrl-C.
 pub fn up(options: &UpOptions, stop: &Arc<AtomicBool>) -> Result<ExitCode> {
     let directory = tempfile::Builder::new()
-        .prefix("netflash-lab-")
+        .prefix("netflash-room-")
         .tempdir()
         .context("making room for the lab")?;
     let specs = machines(options, directory.path());
