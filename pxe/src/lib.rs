@@ -4,6 +4,7 @@
 //! the *contract* between server and agent (who I am, what I have, what to do, how it went), the kernel
 //! parameters, and the boot decision with the iPXE script that carries it out.
 
+mod as_text;
 mod contract;
 mod decide;
 mod hex;

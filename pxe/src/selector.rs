@@ -5,9 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use crate::DiskInfo;
+use crate::as_text::serde_as_text;
 
 /// Names one disk of a machine.
 ///
@@ -201,19 +200,7 @@ impl fmt::Display for DiskSelector {
     }
 }
 
-impl Serialize for DiskSelector {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for DiskSelector {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+serde_as_text!(DiskSelector);
 
 #[cfg(test)]
 mod tests {

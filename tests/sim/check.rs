@@ -70,7 +70,7 @@ pub struct Outcome {
     pub feedback_bytes: u64,
     /// Bytes the sender sent.
     pub sent_bytes: u64,
-    /// Reports the sender ever heard of as DONE, by the number of the machine.
+    /// Numbers of the machines whose DONE the sender has heard.
     pub done: std::collections::BTreeSet<u64>,
     /// Machines complete at the end.
     pub complete: usize,
