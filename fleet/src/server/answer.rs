@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
@@ -66,7 +66,19 @@ pub(super) fn secure_routes(web: Arc<Web>) -> Router {
     Router::new()
         .merge(agent)
         .nest("/api/v1", admin)
+        .layer(middleware::map_response(end_what_was_not_read))
         .with_state(web)
+}
+
+/// A body that was refused unread ends its connection, and the client must hear of it: it would send its next
+/// request into the closing connection.
+async fn end_what_was_not_read(mut response: Response) -> Response {
+    let unread = [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNAUTHORIZED];
+    if unread.contains(&response.status()) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
 }
 
 async fn admins_only(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
