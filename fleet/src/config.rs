@@ -234,7 +234,7 @@ impl Config {
             let problem = format!("{:?} is no rate; write it like 900M", self.multicast.rate);
             return Err(("multicast.rate", problem));
         }
-        if !self.multicast.group.ip().is_multicast() {
+        if !units::is_group(*self.multicast.group.ip()) {
             let problem = format!("{} is no multicast group", self.multicast.group.ip());
             return Err(("multicast.group", problem));
         }

@@ -5,9 +5,9 @@
 //! must not begin again under an old number.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender as Channel, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use netflash_imager::Image;
 use netflash_multicast::{
-    InterfaceChoice, Phase, SendConfig, SendError, SendEvent, SigningKey, StartRule,
-    random_session, send,
+    Audience, InterfaceChoice, Phase, SendConfig, SendError, SendEvent, SigningKey, random_session,
+    send,
 };
 use netflash_pxe::{Hex32, plain};
 
@@ -26,6 +26,10 @@ use crate::adapter::ImageSource;
 use crate::config::MulticastConfig;
 use crate::machine::StoredImage;
 use crate::units;
+
+mod group;
+
+use group::group_of;
 
 /// Sessions at once; each has its own group.
 const SESSIONS_MAX: usize = 64;
@@ -62,6 +66,9 @@ pub(crate) struct SessionStatus {
     pub(crate) group: SocketAddrV4,
     /// Signs its announces.
     pub(crate) verify_key: Hex32,
+    /// Machines that are waited for before the payload flows: those whose jobs are not over.
+    #[serde(default)]
+    pub(crate) awaited: u32,
     /// Machines heard of late.
     pub(crate) receivers: u32,
     /// Machines that have everything, also those that have left since.
@@ -89,6 +96,8 @@ pub(crate) enum Patience {
 
 struct Live {
     slot: u32,
+    /// Machines waited for before the payload flows.
+    expected: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<SessionStatus>>,
 }
@@ -144,6 +153,7 @@ impl Sessions {
             .ok_or(SessionError::Full)?;
         let group = group_of(self.config.group, slot);
         let stop = Arc::new(AtomicBool::new(false));
+        let expected = Arc::new(AtomicU32::new(receivers));
         let status = Arc::new(Mutex::new(SessionStatus {
             batch,
             image_name: image.name.clone(),
@@ -151,6 +161,7 @@ impl Sessions {
             session: 0,
             group,
             verify_key: Hex32([0; 32]),
+            awaited: receivers,
             receivers: 0,
             receivers_done: 0,
             sent_bytes: 0,
@@ -163,7 +174,7 @@ impl Sessions {
         let runner = Runner {
             config: self.config.clone(),
             image: open_image(image)?,
-            receivers,
+            expected: Arc::clone(&expected),
             stop: Arc::clone(&stop),
             status: Arc::clone(&status),
         };
@@ -180,8 +191,26 @@ impl Sessions {
             stop.store(true, Ordering::Relaxed);
             return Err(SessionError::Open(reason));
         }
-        live.insert(batch, Live { slot, stop, status });
+        live.insert(
+            batch,
+            Live {
+                slot,
+                expected,
+                stop,
+                status,
+            },
+        );
         Ok(())
+    }
+
+    /// A machine of `batch` will not come any more, its job is over: the others need not wait for it.
+    pub(crate) fn expect_one_less(&self, batch: i64) {
+        if let Some(session) = lock(&self.live).get(&batch) {
+            let mut status = lock(&session.status);
+            status.awaited = status.awaited.saturating_sub(1).max(1);
+            session.expected.store(status.awaited, Ordering::Relaxed);
+            log::info!("session batch={batch} awaited={}", status.awaited);
+        }
     }
 
     /// End every session whose batch is not in `batches`.
@@ -202,11 +231,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn group_of(first: SocketAddrV4, slot: u32) -> SocketAddrV4 {
-    let address = u32::from(*first.ip()).wrapping_add(slot);
-    SocketAddrV4::new(Ipv4Addr::from(address), first.port())
-}
-
 fn open_image(image: &StoredImage) -> Result<Arc<Image>, SessionError> {
     let opened = Image::open(Path::new(&image.path))
         .map_err(|error| SessionError::Open(error.to_string()))?;
@@ -220,7 +244,7 @@ fn open_image(image: &StoredImage) -> Result<Arc<Image>, SessionError> {
 struct Runner {
     config: MulticastConfig,
     image: Arc<Image>,
-    receivers: u32,
+    expected: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<SessionStatus>>,
 }
@@ -276,10 +300,8 @@ impl Runner {
             session,
             object_id: source.object_id(),
             signing_key,
-            start: StartRule {
-                receivers: self.receivers,
-                wait: Duration::from_secs(self.config.wait_seconds),
-            },
+            audience: Audience::Count(Arc::clone(&self.expected)),
+            wait: Duration::from_secs(self.config.wait_seconds),
             linger: LINGER,
         };
         let observer = |event| self.observe(event, opened);
@@ -350,16 +372,4 @@ impl Runner {
 /// An error with its causes in one line.
 fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
     format!("{:#}", anyhow::Error::new(error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::group_of;
-
-    #[test]
-    fn each_session_has_its_own_group() {
-        let first = "239.192.70.255:7070".parse().unwrap();
-        assert_eq!(group_of(first, 0), first);
-        assert_eq!(group_of(first, 1).to_string(), "239.192.71.0:7070");
-    }
 }

@@ -44,6 +44,12 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expected a duration such as 60s, 500ms or 5m".to_owned())
 }
 
+/// Whether sessions may have this group: 224.0.0.x belongs to the protocols of a single network, and switches send
+/// it everywhere.
+pub(crate) fn is_group(address: Ipv4Addr) -> bool {
+    address.is_multicast() && address.octets()[..3] != [224, 0, 0]
+}
+
 /// A multicast group with or without a port, `239.192.78.70:9078`.
 pub(crate) fn parse_group(text: &str) -> Result<SocketAddrV4, String> {
     let group = text.parse().or_else(|_| {
@@ -51,7 +57,7 @@ pub(crate) fn parse_group(text: &str) -> Result<SocketAddrV4, String> {
         address.map(|address| SocketAddrV4::new(address, DEFAULT_GROUP.port()))
     });
     match group {
-        Ok(group) if group.ip().is_multicast() => Ok(group),
+        Ok(group) if is_group(*group.ip()) => Ok(group),
         _ => Err("expected a multicast group, 224.0.1.0 to 239.255.255.255[:port]".to_owned()),
     }
 }
@@ -91,6 +97,7 @@ mod tests {
         );
         assert_eq!(parse_group("239.1.2.3:5").map(|group| group.port()), Ok(5));
         assert!(parse_group("10.0.0.1").is_err());
+        assert!(parse_group("224.0.0.251:5353").is_err());
         assert!(parse_group("room").is_err());
     }
 

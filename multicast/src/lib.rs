@@ -23,8 +23,8 @@ pub use block::{
 };
 pub use clock::Instant;
 pub use driver::{
-    ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport, SendConfig, SendError, SendEvent,
-    SendReport, random_session, receive, send,
+    Audience, ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport, SendConfig, SendError,
+    SendEvent, SendReport, random_session, receive, send,
 };
 pub use fec::{FIRST_REPAIR, Fec, FecError, MAX_REPAIR, MAX_SOURCE, ReedSolomon};
 #[cfg(feature = "sabotage")]

@@ -133,6 +133,7 @@ impl Fleet {
                 "job {id} was not given to this agent"
             )));
         }
+        let was_active = job.state.is_active();
         for said in events {
             let before = (job.state, job.reason.clone());
             if !job.take_event(said) {
@@ -160,7 +161,9 @@ impl Fleet {
                 );
             }
         }
-        self.end_idle_sessions(store.as_ref())?;
+        if was_active && !job.state.is_active() {
+            self.job_is_over(store.as_ref(), &job)?;
+        }
         Ok(EventsAnswer {
             cancel: !job.state.is_active() && !events.iter().any(|said| said.event.ends_the_job()),
             session: self

@@ -154,7 +154,7 @@ impl Fleet {
                     job.fail(&format!("{}; look at its console", decision.reason));
                     job.updated = now();
                     store.update_job(&job, Some(&job_event(&job)))?;
-                    self.end_idle_sessions(store.as_ref())?;
+                    self.job_is_over(store.as_ref(), &job)?;
                 }
                 _ => {}
             }

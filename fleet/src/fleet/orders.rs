@@ -85,7 +85,7 @@ impl Fleet {
         job.cancel();
         job.updated = now();
         store.update_job(&job, Some(&job_event(&job)))?;
-        self.end_idle_sessions(store.as_ref())?;
+        self.job_is_over(store.as_ref(), &job)?;
         Ok(job)
     }
 
@@ -118,8 +118,12 @@ impl Fleet {
         Ok(())
     }
 
-    /// End the sessions that no active job needs.
-    pub(super) fn end_idle_sessions(&self, store: &dyn Store) -> Result<(), FleetError> {
+    /// What follows from the end of `job`: a session that nobody needs any more ends, and one that has not begun
+    /// does not wait for a machine that failed.
+    pub(super) fn job_is_over(&self, store: &dyn Store, job: &Job) -> Result<(), FleetError> {
+        if job.state != JobState::Done {
+            self.sessions.expect_one_less(job.batch);
+        }
         let needed: Vec<i64> = store.active_jobs()?.iter().map(|job| job.batch).collect();
         self.sessions.keep_only(&needed);
         Ok(())

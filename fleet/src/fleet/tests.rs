@@ -240,6 +240,29 @@ fn a_token_of_one_machine_is_no_use_to_another() {
 }
 
 #[test]
+fn nobody_waits_for_a_machine_whose_job_is_over() {
+    let room = Room::new("239.192.79.12:9112");
+    let jobs = room.flash(&["a", "b"]).unwrap();
+    let awaited = || room.fleet.sessions.all()[0].awaited;
+    assert_eq!(awaited(), 2);
+    let mut hello = hello(&room.token(1), 1, 1);
+    hello.identity.uuid = None;
+    let welcome = room.fleet.hello(&hello).unwrap();
+    let reason = "no disk".to_owned();
+    let failed = events(vec![EventKind::Failed { reason }]);
+    for _ in 0..2 {
+        // What an agent says twice counts once.
+        let said = room
+            .fleet
+            .agent_events(&welcome.bearer, jobs[0].id, &failed);
+        said.unwrap();
+        assert_eq!(awaited(), 1);
+    }
+    room.fleet.cancel(jobs[1].id).unwrap();
+    assert!(room.fleet.sessions.all().is_empty());
+}
+
+#[test]
 fn a_machine_that_comes_back_gets_the_same_job_and_session_and_its_old_agent_is_out() {
     let room = Room::new("239.192.79.5:9105");
     room.flash(&["a"]).unwrap();

@@ -17,7 +17,7 @@ mod ticks;
 
 pub use chance::random_session;
 pub use receive::{ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport, receive};
-pub use send::{SendConfig, SendError, SendEvent, SendReport, send};
+pub use send::{Audience, SendConfig, SendError, SendEvent, SendReport, send};
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,14 @@
 //! The sending run loop: from blocks on a disk to batches of datagrams on a wire.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddrV4,
-    sync::{atomic::AtomicBool, mpsc::sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+        mpsc::sync_channel,
+    },
     thread,
     time::Duration,
 };
@@ -29,6 +34,37 @@ use run::Run;
 
 /// Blocks asked for and not yet sent on; the state machine keeps fewer open.
 const SOURCE_QUEUE: usize = 64;
+
+/// Whom a session is for: when these are ready, the payload begins to flow.
+#[derive(Clone, Debug)]
+pub enum Audience {
+    /// So many machines, whoever they are. The number may be lowered while the session waits, when it
+    /// turns out that some will never come. Zero from the first: the payload is sent once to whoever listens.
+    Count(Arc<AtomicU32>),
+    /// The machines of these names. The session ends when all of them are done.
+    Named(BTreeSet<String>),
+}
+
+impl Audience {
+    /// So many machines, now and for good.
+    pub fn of(machines: u32) -> Audience {
+        Audience::Count(Arc::new(AtomicU32::new(machines)))
+    }
+
+    /// How many machines that are.
+    pub fn len(&self) -> u32 {
+        match self {
+            Audience::Count(machines) => machines.load(Ordering::Relaxed),
+            Audience::Named(names) => u32::try_from(names.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Whether nobody is waited for.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Everything a session is sent with.
 #[derive(Debug)]
 pub struct SendConfig {
@@ -50,8 +86,10 @@ pub struct SendConfig {
     pub object_id: ObjectId,
     /// Signs the announces.
     pub signing_key: SigningKey,
-    /// When the payload begins to flow.
-    pub start: StartRule,
+    /// Whom it is for.
+    pub audience: Audience,
+    /// The payload begins to flow at the latest this long after the first machine was heard.
+    pub wait: Duration,
     /// The session ends when every known machine is done and none was heard for this long.
     pub linger: Duration,
 }
@@ -206,17 +244,23 @@ pub fn send(
         signing_key: config.signing_key,
         symbol_bytes,
         rate_bits: config.rate_bits,
-        start: config.start,
+        start: StartRule {
+            receivers: config.audience.len(),
+            wait: config.wait,
+        },
         linger: config.linger,
     };
     let layout = source.layout().clone();
-    let sender = Sender::new(
+    let mut sender = Sender::new(
         ticks.now(),
         sender_config,
         source.preamble(),
         layout,
         ReedSolomon::new(),
     )?;
+    if let Audience::Named(names) = &config.audience {
+        sender.name(names.iter().cloned());
+    }
     thread::scope(|scope| {
         let (requests, wanted) = sync_channel::<BlockId>(SOURCE_QUEUE);
         let (answer, answers) = sync_channel(SOURCE_QUEUE);
@@ -232,6 +276,6 @@ pub fn send(
         });
         let pacer = Pacer::new(config.rate_bits);
         let run = Run::new(sender, endpoint, group, pacer, ticks, (requests, answers));
-        run.run(&mut observer, stop)
+        run.run(&mut observer, &config.audience, stop)
     })
 }

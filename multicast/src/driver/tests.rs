@@ -16,7 +16,7 @@ use crate::{
     block::{BlockId, BlockSink, BlockSource, Layout, ObjectId, SinkError, Start, Verdict},
     interface::InterfaceChoice,
     keys::SigningKey,
-    sender::{ReceiverInfo, StartRule},
+    sender::ReceiverInfo,
     wire::Phase,
 };
 
@@ -138,10 +138,8 @@ fn sending(port: u16, receivers: u32, payload: &Payload) -> SendConfig {
         session: random_session().expect("random"),
         object_id: object_of(&payload.preamble),
         signing_key: SigningKey::generate().expect("random"),
-        start: StartRule {
-            receivers,
-            wait: Duration::from_secs(1),
-        },
+        audience: Audience::of(receivers),
+        wait: Duration::from_secs(1),
         linger: Duration::from_millis(500),
     }
 }
@@ -279,10 +277,8 @@ fn a_stop_ends_both_ends() {
     let payload = Payload::of(&[1_400_000]);
     thread::scope(|scope| {
         let config = SendConfig {
-            start: StartRule {
-                receivers: 2,
-                wait: Duration::from_secs(60),
-            },
+            audience: Audience::of(2),
+            wait: Duration::from_secs(60),
             ..sending(47_105, 2, &payload)
         };
         let sender = scope.spawn(|| send(config, payload, |_| {}, &stop));

@@ -28,6 +28,7 @@ mod flight;
 mod herald;
 mod machines;
 mod rules;
+mod seats;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ use demand::Demand;
 use flight::Flight;
 use herald::Herald;
 use machines::Machines;
+use seats::Seats;
 use shelf::Shelf;
 
 pub use config::{
@@ -73,6 +75,8 @@ pub struct Sender<F = ReedSolomon> {
     everything: bool,
     demand: Demand,
     machines: Machines,
+    /// The machines the session is for, if they were named.
+    seats: Option<Seats>,
     flight: Flight,
     shelf: Shelf<F>,
     /// The block being sent, and how many of its symbols may follow in a row.
@@ -119,6 +123,7 @@ impl<F: Fec> Sender<F> {
         let mut sender = Sender {
             demand: Demand::new(&head, &layout, symbol_bytes, blind),
             machines: Machines::new(layout.len()),
+            seats: None,
             flight: Flight::default(),
             shelf,
             config,
@@ -161,6 +166,9 @@ impl<F: Fec> Sender<F> {
         self.stats.reports += 1;
         self.last_heard = now;
         let id = report.receiver;
+        if let Some(seats) = &mut self.seats {
+            seats.hear(now, &report.name, id, heard);
+        }
         if heard.joined {
             self.tell(SenderEvent::Joined {
                 id,
@@ -214,6 +222,9 @@ impl<F: Fec> Sender<F> {
             demand.want(offset + index, wanted)
         });
         for id in gone {
+            if let Some(seats) = &mut self.seats {
+                seats.lose(id);
+            }
             self.tell(SenderEvent::Lost { id, said_so: false });
         }
         if self.machines.ready() > 0 && self.machines.all_ready() {
@@ -373,6 +384,24 @@ impl<F: Fec> Sender<F> {
                 got: payload.len(),
             }),
         }
+    }
+
+    /// So many machines are waited for from now on: fewer when some will never come.
+    pub fn expect(&mut self, now: Instant, receivers: u32) {
+        // A session that goes out blindly began so, and no other becomes one.
+        if self.config.start.receivers != receivers && !self.is_blind() && receivers > 0 {
+            self.config.start.receivers = receivers;
+            self.handle_timeout(now);
+        }
+    }
+
+    /// The session is for the machines of these names, and no longer for so many of any name: it
+    /// begins when all of them are ready (or the wait is over), and ends when all of them are done.
+    /// Others are served meanwhile.
+    pub fn name(&mut self, names: impl IntoIterator<Item = String>) {
+        let seats = Seats::of(names);
+        self.config.start.receivers = u32::try_from(seats.len()).unwrap_or(u32::MAX);
+        self.seats = Some(seats);
     }
 
     /// Ends the session before its time: machines are told, then comes [`SenderEvent::Finished`].

@@ -6,6 +6,7 @@ use crate::clock::Instant;
 use crate::fec::Fec;
 
 use super::demand::Gate;
+use super::seats::Seats;
 use super::{Sender, Stage};
 
 /// Bounds of the time between two reports of one machine.
@@ -27,7 +28,11 @@ impl<F: Fec> Sender<F> {
             .machines
             .first_heard()
             .is_some_and(|first| now.since(first) >= rule.wait);
-        ready >= rule.receivers as usize || (waited && ready > 0)
+        let complete = match &self.seats {
+            Some(seats) => seats.all_ready(),
+            None => ready >= rule.receivers as usize,
+        };
+        complete || (waited && ready > 0)
     }
 
     /// Everybody who was waited for has come and gone without being ready.
@@ -37,6 +42,10 @@ impl<F: Fec> Sender<F> {
     }
 
     pub(super) fn is_over(&self, now: Instant) -> bool {
+        let named = self.seats.as_ref().and_then(Seats::all_done_at);
+        if named.is_some_and(|done| now.since(done) >= self.config.linger) {
+            return true;
+        }
         let idle = !self.is_blind() || self.demand.blocks_left(self.gate()) == 0;
         idle && self.machines.active() == 0 && now.since(self.last_heard) >= self.config.linger
     }

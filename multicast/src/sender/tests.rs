@@ -302,3 +302,33 @@ fn a_block_refused_by_the_sink_comes_again() {
         .handle_verdict(now, Verdict::Rejected(BlockId(1)));
     room.run(20);
 }
+
+#[test]
+fn a_session_for_named_machines_waits_for_them_and_for_nobody_else() {
+    let mut room = full_room(3, 2, 0.0);
+    room.sender.name(["node0", "node2"].map(String::from));
+    (0..500).for_each(|_| room.step());
+    assert!(room.sender.stats().source_symbols < 10, "node2 is awaited");
+    room.join(vec![true; 3]);
+    while room.sender.stats().source_symbols < 100 {
+        room.step();
+    }
+    // The stranger hangs: it neither goes on nor says that it leaves.
+    room.nodes.remove(1);
+    let end = room.now.after(Duration::from_secs(5));
+    while !room.over {
+        assert!(room.now < end, "the session ends with those it is for");
+        room.step();
+    }
+    assert!(room.nodes.iter().all(|node| node.finished));
+}
+
+#[test]
+fn a_session_begins_when_those_who_are_missing_will_not_come() {
+    let mut room = full_room(3, 2, 0.0);
+    room.sender.expect(room.now, 3);
+    (0..500).for_each(|_| room.step());
+    assert!(room.sender.stats().source_symbols < 10);
+    room.sender.expect(room.now, 2);
+    room.run(10);
+}

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{SendError, SendEvent, SendReport};
+use super::{Audience, SendError, SendEvent, SendReport};
 use crate::{
     block::BlockId,
     driver::{
@@ -86,6 +86,7 @@ impl Run {
     pub(super) fn run(
         mut self,
         observer: &mut impl FnMut(SendEvent),
+        audience: &Audience,
         stop: &AtomicBool,
     ) -> Result<SendReport, SendError> {
         let mut inbox = Inbox::new();
@@ -99,6 +100,9 @@ impl Run {
             self.take_reports(&mut inbox)?;
             self.take_blocks()?;
             let now = self.ticks.now();
+            if let Audience::Count(machines) = audience {
+                self.sender.expect(now, machines.load(Ordering::Relaxed));
+            }
             if self.sender.poll_timeout().is_some_and(|due| due <= now) {
                 self.sender.handle_timeout(now);
             }
