@@ -79,10 +79,12 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<File>) {
         let Ok(facts) = entry.metadata() else {
             continue;
         };
+        // In a second work tree `.git` is a file.
+        if MADE.contains(&name.as_str()) {
+            continue;
+        }
         if facts.is_dir() {
-            if !MADE.contains(&name.as_str()) {
-                walk(root, &path, files);
-            }
+            walk(root, &path, files);
             continue;
         }
         // Seeds of the fuzz targets and the like are no text.
