@@ -8,7 +8,7 @@ mod room;
 #[path = "sabotage/single.rs"]
 mod single;
 
-use netflash_multicast::{GUARDS, Sabotage};
+use netflash_multicast::{GUARDS, Guard, Sabotage};
 use tests::sim::{Check, Fault, Scenario, run};
 
 /// How a guard's work is proved.
@@ -216,4 +216,42 @@ fn every_guard_has_a_case() {
     let mut guards: Vec<&str> = GUARDS.iter().map(|guard| guard.name).collect();
     guards.sort_unstable();
     assert_eq!(cases, guards);
+}
+
+/// The row of a guard in `docs/PROTOCOL.md`: what it is called, what happens without it, and what sees that.
+fn row(guard: &Guard, proof: &Proof) -> String {
+    let seen_by = match proof {
+        Single(name, _) => format!("`{name}`"),
+        Room(check, machines, faults) => {
+            let faults: Vec<String> = faults.iter().map(|fault| format!("{fault:?}")).collect();
+            let with = if faults.is_empty() {
+                String::new()
+            } else {
+                format!(", {}", faults.join(", "))
+            };
+            format!("`{check:?}` in rooms of {machines}{with}")
+        }
+    };
+    format!("| `{}` | {} | {seen_by} |", guard.name, guard.without)
+}
+
+#[test]
+fn the_protocol_has_every_guard_with_its_fault_and_its_test() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/PROTOCOL.md");
+    let page = std::fs::read_to_string(path).expect("the page is there");
+    let written: Vec<&str> = page
+        .lines()
+        .skip_while(|line| *line != "## Guards")
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    let proof = |name| CASES.iter().find(|(guard, _)| *guard == name);
+    let true_rows: Vec<String> = GUARDS
+        .iter()
+        .filter_map(|guard| proof(guard.name).map(|(_, proof)| row(guard, proof)))
+        .collect();
+    assert!(
+        written == true_rows,
+        "below \"## Guards\" in docs/PROTOCOL.md there must be these rows and no others:\n{}",
+        true_rows.join("\n")
+    );
 }
