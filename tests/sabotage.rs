@@ -120,6 +120,10 @@ const CASES: &[(&str, Proof)] = &[
         Room(Check::FullSinksAreLeftAlone, 2, &[Fault::SlowDisk]),
     ),
     (
+        "symbol_bytes",
+        Single("tiny_symbols_are_refused", single::tiny_symbols_are_refused),
+    ),
+    (
         "symbol_size",
         Single(
             "short_symbols_build_nothing",

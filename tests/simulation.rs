@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tests::sim::{Fault, Scenario, run};
+use tests::sim::{Crowd, Fault, Scenario, expected_max, play, run};
 
 /// Seeds of an ordinary run.
 const SEEDS: std::ops::Range<u64> = 0..300;
@@ -126,6 +126,25 @@ fn the_same_seed_plays_the_same_run() {
     for seed in [3, 14] {
         let text = || format!("{:?}", run(&Scenario::from_seed(seed)));
         assert_eq!(text(), text(), "{}", again(seed));
+    }
+}
+
+#[test]
+fn a_crowd_costs_hardly_more_than_its_unluckiest_machine() {
+    for (machines, loss) in [(1, 0.05), (8, 0.01), (100, 0.05)] {
+        let crowd = Crowd::uniform(1, machines, loss).with_blocks(16);
+        let outcome = play(&crowd);
+        assert_eq!(outcome.complete(), machines);
+        let expected = |&(count, k): &(u32, u16)| {
+            f64::from(count) * expected_max(machines as i32, loss, u32::from(k))
+        };
+        let expected: f64 = outcome.blocks.iter().map(expected).sum();
+        let over = outcome.sent_symbols as f64 / expected;
+        println!("{machines} machines, loss {loss}: {over:.4} of what is expected");
+        assert!(
+            over <= 1.015,
+            "{over} with {machines} machines, loss {loss}"
+        );
     }
 }
 

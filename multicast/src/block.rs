@@ -4,6 +4,7 @@
 //! A block is opaque here. What its bytes mean is between the one who cut it and the one who eats it.
 
 use std::io;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -58,7 +59,8 @@ pub enum LayoutError {
 /// The payload bytes of every block of a session, checked at the door.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    blocks: Vec<u32>,
+    /// Shared: a sender, its tables and a room of simulated machines all hold the same list.
+    blocks: Arc<[u32]>,
 }
 
 impl Layout {
@@ -82,7 +84,9 @@ impl Layout {
                 index: at as u32,
                 bytes: blocks[at],
             }),
-            None => Ok(Layout { blocks }),
+            None => Ok(Layout {
+                blocks: blocks.into(),
+            }),
         }
     }
 
@@ -95,7 +99,9 @@ impl Layout {
         let whole = (preamble_bytes / block_bytes) as usize;
         let mut blocks = vec![block_bytes; whole];
         blocks.extend(Some(preamble_bytes % block_bytes).filter(|&rest| rest > 0));
-        Layout { blocks }
+        Layout {
+            blocks: blocks.into(),
+        }
     }
 
     /// Source symbols of block `index`, or `None` beyond the last.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use netflash_multicast::{Instant, Phase, Receiver, ReceiverEvent, ReedSolomon};
+use netflash_multicast::{
+    Announce, Instant, ObjectId, Phase, Receiver, ReceiverEvent, ReedSolomon,
+};
 
 use super::room::{Expect, Pair, SESSION, SYMBOL, addresses, data, key, receiver, sealed, sender};
 
@@ -225,6 +227,32 @@ pub(super) fn a_jump_is_not_loss() -> Result<(), String> {
     pair.inject(&data(SESSION, 1 << 29, 0, 3, &[1; SYMBOL as usize]));
     let lost = pair.receiver.stats().lost - before;
     promise(lost < 1 << 21, || format!("{lost} datagrams count as lost"))
+}
+
+/// A session whose symbols are so small that a block has more of them than can be numbered.
+pub(super) fn tiny_symbols_are_refused() -> Result<(), String> {
+    let mut machine = receiver(Expect::default());
+    let announce = Announce {
+        session: SESSION,
+        sequence: 0,
+        number: 1,
+        started: false,
+        ended: false,
+        verify_key: key(1).verify_key(),
+        object_id: ObjectId([1; 32]),
+        preamble_bytes: 100,
+        symbol_bytes: 2,
+        interval_millis: 20,
+        receivers: 0,
+        served: Vec::new(),
+        acked: Vec::new(),
+    };
+    let mut datagram = Vec::new();
+    announce.pack(&key(1), &mut datagram);
+    let (from, _) = addresses();
+    machine.handle_datagram(Instant::ZERO, from, &datagram);
+    let heard = machine.poll_event();
+    promise(heard.is_none(), || format!("{heard:?}"))
 }
 
 /// Symbols that are too short fill a block.

@@ -168,7 +168,7 @@ fn necessary(scenario: &Scenario) -> f64 {
 
 /// Expected number of datagrams to send until each of `machines` has got `k` of them, when each loses
 /// independently with probability `loss`: the mean of the largest of negative binomial variables.
-pub(super) fn expected_max(machines: i32, loss: f64, k: u32) -> f64 {
+pub fn expected_max(machines: i32, loss: f64, k: u32) -> f64 {
     if loss <= 0.0 {
         return f64::from(k);
     }

@@ -11,6 +11,7 @@
 
 mod chance;
 mod check;
+mod crowd;
 mod forger;
 mod link;
 mod machine;
@@ -18,7 +19,8 @@ mod scenario;
 mod world;
 
 pub use chance::Chance;
-pub use check::{Check, Outcome, Violation};
+pub use check::{Check, Outcome, Violation, expected_max};
+pub use crowd::{Counting, Crowd, CrowdOutcome, Seat, play};
 pub use forger::crc32;
 pub use scenario::{Fault, MachinePlan, Scenario};
 pub use world::run;

@@ -101,9 +101,8 @@ impl<F: Fec> Sender<F> {
         fec: F,
     ) -> Result<Sender<F>, SenderError> {
         let symbol_bytes = config.symbol_bytes;
-        if !symbol_bytes.is_multiple_of(2)
-            || !(MIN_SYMBOL_BYTES..=MAX_SYMBOL_BYTES).contains(&symbol_bytes)
-        {
+        let in_bounds = (MIN_SYMBOL_BYTES..=MAX_SYMBOL_BYTES).contains(&symbol_bytes);
+        if !symbol_bytes.is_multiple_of(2) || !guard!("symbol_bytes", in_bounds) {
             return Err(SenderError::SymbolBytes(symbol_bytes));
         }
         let length = u32::try_from(preamble.len()).ok();

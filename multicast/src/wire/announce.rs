@@ -66,8 +66,10 @@ impl Announce {
             .ok_or(WireError::Truncated)?;
         let announce = Announce::parse_body(body)?;
         // Last, because it costs most.
-        let genuine = announce.verify_key.verifies(body, signature);
-        if guard!("announce_signature", genuine) {
+        if guard!(
+            "announce_signature",
+            announce.verify_key.verifies(body, signature)
+        ) {
             Ok(announce)
         } else {
             Err(WireError::Forged)
@@ -131,7 +133,9 @@ impl Announce {
         let symbols = MIN_SYMBOL_BYTES..=MAX_SYMBOL_BYTES;
         let field = if !(1..=MAX_PREAMBLE_BYTES).contains(&self.preamble_bytes) {
             "preamble bytes"
-        } else if !symbols.contains(&self.symbol_bytes) || !self.symbol_bytes.is_multiple_of(2) {
+        } else if !guard!("symbol_bytes", symbols.contains(&self.symbol_bytes))
+            || !self.symbol_bytes.is_multiple_of(2)
+        {
             "symbol bytes"
         } else if self.interval_millis == 0 {
             "interval"

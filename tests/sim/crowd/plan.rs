@@ -1,0 +1,114 @@
+//! Who sits in a crowd, and what goes wrong with each.
+
+use std::time::Duration;
+
+use super::super::chance::Chance;
+
+/// What one machine goes through.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seat {
+    /// When it is switched on.
+    pub on_at: Duration,
+    /// It goes off so long after the payload began to flow, for so long; its disk keeps what it has.
+    pub off: Option<(Duration, Duration)>,
+    /// Part of its datagrams that vanish independently.
+    pub loss: f64,
+    /// Part of the time its port is bad, with half of all datagrams lost.
+    pub bursts: f64,
+    /// What its disk takes, in bytes a second; `None` is whatever comes.
+    pub disk: Option<u64>,
+    /// How fast its clock goes wrong, in millionths.
+    pub skew_ppm: i32,
+}
+
+impl Default for Seat {
+    fn default() -> Seat {
+        Seat {
+            on_at: Duration::ZERO,
+            off: None,
+            loss: 0.0,
+            bursts: 0.0,
+            disk: None,
+            skew_ppm: 0,
+        }
+    }
+}
+
+/// A room and its session.
+#[derive(Clone, Debug)]
+pub struct Crowd {
+    /// Where all chance of the run comes from.
+    pub seed: u64,
+    /// The machines.
+    pub seats: Vec<Seat>,
+    /// Blocks of the payload.
+    pub blocks: u32,
+    /// Source symbols of each.
+    pub symbols: u16,
+    /// Pace on the wire, in bits per second.
+    pub rate_bits: u64,
+    /// Part of the reports that vanish.
+    pub report_loss: f64,
+    /// Machines behind one switch, and the part of the datagrams it drops for all of them.
+    pub switches: Option<(usize, f64)>,
+}
+
+impl Crowd {
+    /// Machines that all lose `loss` independently, from a sender at 1 Gbit/s and blocks as a real image has them.
+    pub fn uniform(seed: u64, machines: usize, loss: f64) -> Crowd {
+        let seat = Seat {
+            loss,
+            ..Seat::default()
+        };
+        Crowd {
+            seed,
+            seats: vec![seat; machines],
+            blocks: 64,
+            symbols: 1000,
+            rate_bits: 1_000_000_000,
+            report_loss: loss,
+            switches: None,
+        }
+    }
+
+    /// The same with so many blocks.
+    pub fn with_blocks(self, blocks: u32) -> Crowd {
+        Crowd { blocks, ..self }
+    }
+
+    /// A room where everything goes wrong that a room has been seen to do: loss of its own kind at every port, bursts,
+    /// switches that drop for all behind them, one machine of a hundred with 30 % loss, disks of all speeds, one in ten
+    /// late, one in twenty switched off and on, reports that vanish, clocks that go wrong.
+    pub fn motley(seed: u64, machines: usize) -> Crowd {
+        let mut chance = Chance::new(seed).fork(77);
+        let mut crowd = Crowd::uniform(seed, machines, 0.0);
+        for seat in &mut crowd.seats {
+            seat.loss = chance.range(0, 40) as f64 / 1000.0;
+            if chance.hit(0.2) {
+                seat.bursts = chance.range(5, 40) as f64 / 1000.0;
+            }
+            if chance.hit(0.01) {
+                seat.loss = 0.3;
+            }
+            if chance.hit(0.05) {
+                seat.disk = Some(chance.range(20_000_000, 400_000_000));
+            }
+            if chance.hit(0.1) {
+                seat.on_at = Duration::from_millis(chance.range(500, 3000));
+            } else if chance.hit(0.05) {
+                let off_at = Duration::from_millis(chance.range(0, 900));
+                let back_in = Duration::from_millis(chance.range(100, 2000));
+                seat.off = Some((off_at, back_in));
+            }
+            seat.skew_ppm = chance.range(0, 1000) as i32 - 500;
+        }
+        crowd.report_loss = 0.05;
+        crowd.switches = Some((48, 0.002));
+        crowd
+    }
+
+    /// Symbols that carry the payload once.
+    pub fn source_symbols(&self) -> u64 {
+        u64::from(self.blocks) * u64::from(self.symbols)
+    }
+}
