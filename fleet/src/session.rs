@@ -326,6 +326,7 @@ impl Runner {
                 // Nobody listens any more when a failed session is tried again.
                 let _ = opened.send(Ok(()));
             }
+            SendEvent::Announced { .. } => {}
             SendEvent::Joined { id, name } => {
                 log::info!(
                     "session session={session:08x} receiver={id:016x} name={} state=joined",

@@ -291,6 +291,13 @@ impl Watch<'_> {
                 log::info!("survey blocks={blocks} wanted={wanted}");
                 self.flash.enter(Phase::Receiving, self.disk, "receiving");
             }
+            ReceiveEvent::Blocked { reason } => {
+                log::warn!("multicast: {reason}");
+                let text = reason.to_string();
+                self.flash.events.push(EventKind::Note { text });
+            }
+            ReceiveEvent::Detour { trouble } => log::warn!("the other way: {trouble}"),
+            ReceiveEvent::Unblocked => log::info!("multicast is back"),
             ReceiveEvent::Settling => {
                 self.flash
                     .enter(Phase::Verifying, self.disk, "reading back");

@@ -23,8 +23,9 @@ pub use block::{
 };
 pub use clock::Instant;
 pub use driver::{
-    Audience, ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport, SendConfig, SendError,
-    SendEvent, SendReport, random_session, receive, send,
+    Audience, Bypass, Detour, DetourError, DetourReport, ReceiveConfig, ReceiveError, ReceiveEvent,
+    ReceiveReport, SendConfig, SendError, SendEvent, SendReport, random_session, receive,
+    receive_beside, send,
 };
 pub use fec::{FIRST_REPAIR, Fec, FecError, MAX_REPAIR, MAX_SOURCE, ReedSolomon};
 #[cfg(feature = "sabotage")]
@@ -33,7 +34,8 @@ pub use guard::{GUARDS, Guard};
 pub use interface::{Interface, InterfaceChoice, InterfaceError, InterfaceList};
 pub use keys::{KeyError, SigningKey, VerifyKey};
 pub use receiver::{
-    MAX_NAME_BYTES, Receiver, ReceiverConfig, ReceiverError, ReceiverEvent, ReceiverStats,
+    Blockage, Health, MAX_NAME_BYTES, Receiver, ReceiverConfig, ReceiverError, ReceiverEvent,
+    ReceiverStats,
 };
 pub use sender::{
     Destination, MAX_SYMBOL_BYTES, MIN_SYMBOL_BYTES, ReceiverInfo, Sender, SenderConfig,

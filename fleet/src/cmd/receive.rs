@@ -176,6 +176,9 @@ fn show(line: &Mutex<StatusLine>, event: ReceiveEvent) {
         ReceiveEvent::Surveyed { blocks, wanted } => {
             line.say(&format!("{wanted} of {blocks} blocks are wanted"));
         }
+        ReceiveEvent::Blocked { reason } => line.say(&reason.to_string()),
+        ReceiveEvent::Detour { trouble } => line.say(&format!("the other way: {trouble}")),
+        ReceiveEvent::Unblocked => line.say("multicast is back"),
         ReceiveEvent::Settling => line.say("everything is here; reading it back"),
         ReceiveEvent::Complete => line.say("the disk is whole"),
         ReceiveEvent::Progress { stats, lacking, .. } => {

@@ -10,13 +10,17 @@
 //! and sleep until the next of these. All decisions are the state machines'.
 
 mod chance;
+mod detour;
 mod pace;
 mod receive;
 mod send;
 mod ticks;
 
 pub use chance::random_session;
-pub use receive::{ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport, receive};
+pub use detour::{Bypass, Detour, DetourError, DetourReport};
+pub use receive::{
+    ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport, receive, receive_beside,
+};
 pub use send::{Audience, SendConfig, SendError, SendEvent, SendReport, send};
 
 #[cfg(test)]

@@ -4,18 +4,26 @@ use std::{io, net::SocketAddrV4, sync::atomic::AtomicBool, thread, time::Duratio
 
 use thiserror::Error;
 
-use super::{chance, ticks::Ticks};
+use super::{
+    chance,
+    detour::{Bypass, DetourError, DetourReport},
+    ticks::Ticks,
+};
 use crate::{
     block::{BlockSink, ObjectId},
     fec::ReedSolomon,
     interface::{Interface, InterfaceChoice, InterfaceError},
     keys::{KeyError, VerifyKey},
-    receiver::{Receiver, ReceiverConfig, ReceiverError, ReceiverStats},
+    receiver::{Blockage, Receiver, ReceiverConfig, ReceiverError, ReceiverStats},
     udp::Endpoint,
 };
 
+mod courier;
+mod detour;
 mod run;
 
+use courier::Courier;
+use detour::Detour;
 use run::Run;
 
 /// Everything a session is received with.
@@ -67,6 +75,18 @@ pub enum ReceiveEvent {
         /// Blocks that are wanted.
         wanted: u32,
     },
+    /// Multicast does not reach this machine (any more).
+    Blocked {
+        /// In which way it fails.
+        reason: Blockage,
+    },
+    /// What multicast does not bring cannot be had the other way either, or not yet.
+    Detour {
+        /// Why.
+        trouble: DetourError,
+    },
+    /// Multicast is back.
+    Unblocked,
     /// Every block is here; the sink makes them final.
     Settling,
     /// Everything is here and final; the sender is told.
@@ -97,6 +117,8 @@ pub struct ReceiveReport {
     pub wire_bytes: u64,
     /// Datagrams the kernel dropped because nobody read in time.
     pub overflow: u32,
+    /// What came another way than by multicast, and why.
+    pub detour: Option<DetourReport>,
 }
 
 /// Why a session was not received.
@@ -142,6 +164,9 @@ pub enum ReceiveError {
     /// Reading from the network failed.
     #[error("reading from the network")]
     Network(#[source] io::Error),
+    /// No thread could be started.
+    #[error("starting a thread")]
+    Thread(#[source] io::Error),
     /// `stop` was set.
     #[error("interrupted")]
     Interrupted,
@@ -156,6 +181,20 @@ pub enum ReceiveError {
 /// See [`ReceiveError`].
 pub fn receive(
     config: ReceiveConfig,
+    sink: impl BlockSink,
+    observer: impl FnMut(ReceiveEvent),
+    stop: &AtomicBool,
+) -> Result<ReceiveReport, ReceiveError> {
+    receive_beside(config, None, sink, observer, stop)
+}
+
+/// As [`receive`]; and as long as multicast does not reach this machine, what lacks comes by `bypass`.
+///
+/// # Errors
+/// See [`ReceiveError`]. Whatever is wrong with the other way is an event, not an error.
+pub fn receive_beside(
+    config: ReceiveConfig,
+    bypass: Option<Bypass>,
     sink: impl BlockSink,
     mut observer: impl FnMut(ReceiveEvent),
     stop: &AtomicBool,
@@ -185,8 +224,10 @@ pub fn receive(
     });
     let ticks = Ticks::start();
     let receiver = Receiver::new(ticks.now(), receiver_config, ReedSolomon::new());
+    let courier = bypass.map(Courier::start).transpose();
+    let detour = Detour::new(courier.map_err(ReceiveError::Thread)?);
     thread::scope(|scope| {
-        let mut run = Run::new(scope, receiver, endpoint, ticks, sink);
+        let mut run = Run::new(scope, receiver, endpoint, ticks, sink, detour);
         run.run(config.search, &mut observer, stop)
             .map_err(|error| match error {
                 run::RunError::NoSession {

@@ -108,6 +108,11 @@ pub enum SendEvent {
         /// Who wants to be sure needs this key.
         verify_key: VerifyKey,
     },
+    /// An announce was sent. Machines that multicast does not reach can be given it another way.
+    Announced {
+        /// The datagram.
+        datagram: Vec<u8>,
+    },
     /// A machine was heard for the first time.
     Joined {
         /// Its number.

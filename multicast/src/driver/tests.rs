@@ -20,6 +20,8 @@ use crate::{
     wire::Phase,
 };
 
+mod detour;
+
 static GO: AtomicBool = AtomicBool::new(false);
 /// A transfer that takes longer hangs: it is stopped, and its test fails instead of waiting for ever.
 const PATIENCE: Duration = Duration::from_secs(60);

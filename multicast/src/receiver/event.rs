@@ -100,4 +100,8 @@ pub struct ReceiverStats {
     pub done_blocks: u32,
     /// Reports sent.
     pub reports: u64,
+    /// Blocks that came whole, another way than by multicast.
+    pub detour_blocks: u64,
+    /// Bytes that came that way, the preamble's included.
+    pub detour_bytes: u64,
 }

@@ -26,8 +26,10 @@ use crate::wire::{Announce, Data, Kind, Phase};
 
 mod assembly;
 mod config;
+mod detour;
 mod early;
 mod event;
+mod health;
 mod preamble;
 mod reporter;
 mod session;
@@ -35,6 +37,7 @@ mod standing;
 mod table;
 
 use early::Early;
+use health::Vigil;
 use preamble::Preamble;
 use reporter::{News, Reporter};
 use session::Session;
@@ -43,9 +46,18 @@ use table::{Table, Taken};
 
 pub use config::{MAX_NAME_BYTES, ReceiverConfig};
 pub use event::{ReceiverError, ReceiverEvent, ReceiverStats};
+pub use health::{Blockage, Health};
 
 /// Reports with which a machine takes its leave.
 const FAREWELLS: u32 = 3;
+
+/// How an announce came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Multicast,
+    /// Fetched from the server by somebody whom multicast does not reach.
+    Relayed,
+}
 
 /// One machine's receiver. Five verbs, and what the sink has to say.
 #[derive(Debug)]
@@ -53,6 +65,7 @@ pub struct Receiver<F = ReedSolomon> {
     config: ReceiverConfig,
     fec: F,
     standing: Standing,
+    vigil: Vigil,
     over: bool,
     early: Early,
     reporter: Reporter,
@@ -72,6 +85,7 @@ impl<F: Fec> Receiver<F> {
             config,
             fec,
             standing: Standing::new(now),
+            vigil: Vigil::new(now),
             over: false,
             early: Early::default(),
             reporter: Reporter::new(),
@@ -92,7 +106,7 @@ impl<F: Fec> Receiver<F> {
         }
         let understood = match Kind::of(datagram) {
             Ok(Kind::Data) => self.handle_data(now, from, datagram),
-            Ok(Kind::Announce) => self.handle_announce(now, from, datagram),
+            Ok(Kind::Announce) => self.handle_announce(now, from, datagram, Way::Multicast),
             _ => None,
         };
         if understood.is_none() {
@@ -118,6 +132,7 @@ impl<F: Fec> Receiver<F> {
         }
         session.count(data.sequence);
         self.stats.datagrams += 1;
+        self.vigil.data(now);
         self.standing.data_at = now;
         self.standing.current = Some(data.block);
         self.place(now, from, &data, datagram)
@@ -201,7 +216,13 @@ impl<F: Fec> Receiver<F> {
         }
     }
 
-    fn handle_announce(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Option<()> {
+    fn handle_announce(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        way: Way,
+    ) -> Option<()> {
         // Whether it concerns us is cheap to see; the signature is not, so it comes last.
         let seen = Announce::peek(datagram).ok()?;
         let concerns = match &self.standing.session {
@@ -214,9 +235,14 @@ impl<F: Fec> Receiver<F> {
         let announce = Announce::parse(datagram).ok()?;
         let acked = announce.acked.contains(&self.config.id);
         let ended = announce.ended;
+        let told_before = self.standing.sent();
         match &mut self.standing.session {
             Some(session) => session.update(now, from, announce),
             None => self.join(now, from, &announce),
+        }
+        if way == Way::Multicast {
+            let unseen = self.standing.sent().wrapping_sub(told_before);
+            self.vigil.announced(now, unseen);
         }
         if self.standing.phase == Phase::Done && (guard!("done_ack", acked) || ended) {
             self.finish(ReceiverEvent::Finished);
@@ -251,7 +277,11 @@ impl<F: Fec> Receiver<F> {
         if self.over {
             return;
         }
-        if now.since(session.heard) >= self.config.silence {
+        if self.standing.is_told(now) {
+            return self.finish(ReceiverEvent::Finished);
+        }
+        // On the detour the sender is not expected to be heard.
+        if self.standing.detour.is_none() && now.since(session.heard) >= self.config.silence {
             let lacking = self.lacking();
             // Who is done does not need the sender any more.
             let event = match self.standing.phase {
@@ -314,11 +344,11 @@ impl<F: Fec> Receiver<F> {
     /// When [`handle_timeout`](Receiver::handle_timeout) is due. Ask again after every other verb.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let session = self.standing.session.as_ref().filter(|_| !self.over)?;
-        Some(
-            self.reporter
-                .next()
-                .min(session.heard.after(self.config.silence)),
-        )
+        let end = match self.standing.detour {
+            Some(_) => self.standing.told_at(),
+            None => Some(session.heard.after(self.config.silence)),
+        };
+        Some(end.map_or(self.reporter.next(), |end| end.min(self.reporter.next())))
     }
 
     /// What the sink made of the preamble. Meanwhile the receiver goes on: keep calling the verbs.
@@ -432,6 +462,7 @@ impl<F: Fec> Receiver<F> {
 
     fn enter(&mut self, now: Instant, phase: Phase) {
         self.standing.phase = phase;
+        self.standing.phase_at = now;
         let Some(session) = &self.standing.session else {
             return;
         };

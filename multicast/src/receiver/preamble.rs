@@ -41,12 +41,17 @@ impl Preamble {
             return None;
         }
         let whole = self.parts.concat();
-        let right = *blake3::hash(&whole).as_bytes() == self.object_id.0;
-        if guard!("preamble_hash", right) {
+        if self.is_right(&whole) {
             return Some(Some(whole));
         }
         (self.table, self.parts) = fresh(&self.layout, self.symbol_bytes);
         Some(None)
+    }
+
+    /// Whether `whole` is what the announce promised.
+    pub(super) fn is_right(&self, whole: &[u8]) -> bool {
+        let right = *blake3::hash(whole).as_bytes() == self.object_id.0;
+        guard!("preamble_hash", right)
     }
 }
 

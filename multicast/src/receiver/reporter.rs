@@ -105,6 +105,8 @@ impl Reporter {
         match standing.phase {
             Phase::Done => silent >= REPEAT_DONE * 3 / 4,
             Phase::Leaving => true,
+            // What comes another way is not asked of the sender.
+            Phase::Joining | Phase::Receiving if standing.detour.is_some() => false,
             Phase::Joining => quiet || asks_for_preamble(now, standing, session),
             Phase::Receiving => {
                 // Before the payload flows there is nothing to miss, and a full machine asks for nothing.
@@ -129,7 +131,8 @@ impl Reporter {
             return false;
         };
         let (window, runs) = self.lacking(standing);
-        let (expected, received) = session.traffic();
+        // A machine that multicast does not reach says nothing about the loss of the others.
+        let (expected, received) = standing.detour.unwrap_or(session.traffic());
         self.number += 1;
         Report {
             session: session.id,
@@ -173,6 +176,10 @@ impl Reporter {
             self.from = 0;
             return ((BlockId(0), BlockId(0)), Vec::new());
         };
+        if standing.detour.is_some() {
+            self.from = 0;
+            return ((id(0), id(table.len())), Vec::new());
+        }
         let from = self.from.min(table.len());
         let mut runs: Vec<Run> = Vec::new();
         let mut end = table.len();

@@ -123,6 +123,12 @@ impl Session {
     pub(super) fn traffic(&self) -> (u32, u32) {
         (self.tally.expected, self.tally.received)
     }
+
+    /// What was sent since `then` (see [`traffic`](Session::traffic)) and did not come is no loss: nobody waited for it.
+    pub(super) fn forgive_since(&mut self, then: (u32, u32)) {
+        let came = self.tally.received.wrapping_sub(then.1);
+        self.tally.expected = then.0.wrapping_add(came);
+    }
 }
 
 /// Counting by sequence numbers.

@@ -1,5 +1,7 @@
 //! Where a machine stands: its session, its phase, and what is here already.
 
+use std::time::Duration;
+
 use crate::block::BlockId;
 use crate::clock::Instant;
 use crate::wire::Phase;
@@ -7,6 +9,9 @@ use crate::wire::Phase;
 use super::preamble::Preamble;
 use super::session::Session;
 use super::table::Table;
+
+/// A machine whose DONE cannot be acknowledged by multicast has said it often enough after this.
+const TOLD: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Standing {
@@ -18,6 +23,10 @@ pub(super) struct Standing {
     pub(super) payload: Option<Table>,
     /// The block the last datagram was of: it may be in full flow.
     pub(super) current: Option<BlockId>,
+    /// When the phase began.
+    pub(super) phase_at: Instant,
+    /// Set while blocks come another way than by multicast: datagrams sent and datagrams come when that began.
+    pub(super) detour: Option<(u32, u32)>,
     /// When the last datagram of the session came.
     pub(super) data_at: Instant,
 }
@@ -30,8 +39,28 @@ impl Standing {
             preamble: None,
             payload: None,
             current: None,
+            phase_at: now,
+            detour: None,
             data_at: now,
         }
+    }
+
+    /// Datagrams that the sender is known to have sent.
+    pub(super) fn sent(&self) -> u32 {
+        self.session
+            .as_ref()
+            .map_or(0, |session| session.traffic().0)
+    }
+
+    /// When a machine that is done, and on the detour, has told so often enough.
+    pub(super) fn told_at(&self) -> Option<Instant> {
+        let done = self.phase == Phase::Done && self.detour.is_some();
+        done.then(|| self.phase_at.after(TOLD))
+    }
+
+    /// Whether that moment has come.
+    pub(super) fn is_told(&self, now: Instant) -> bool {
+        self.told_at().is_some_and(|told| now >= told)
     }
 
     /// Blocks still lacking: of the preamble, as long as nothing is known of the payload.

@@ -187,6 +187,28 @@ impl Table {
         }
     }
 
+    /// Takes a whole block that came another way; whether it was wanted, and of the right length.
+    pub(super) fn take_whole(&mut self, index: u32, payload: Vec<u8>) -> bool {
+        let (state, _) = self.state(index);
+        let right = self.layout.bytes(index) == u32::try_from(payload.len()).ok();
+        if !matches!(state, State::Wanted | State::Open) || !right {
+            return false;
+        }
+        if let Some(assembly) = self.open.remove(&index) {
+            self.open_bytes -= assembly.memory();
+        }
+        self.open_bytes += self.memory(index);
+        self.ready.push_back((index, payload));
+        self.set(index, State::Ready);
+        true
+    }
+
+    /// The first block from `from` on of which symbols are lacking.
+    pub(super) fn next_lacking(&self, from: u32) -> Option<u32> {
+        let lacks = |index: &u32| matches!(self.state(*index).0, State::Wanted | State::Open);
+        (from..self.len()).find(lacks)
+    }
+
     fn complete(&mut self, index: u32, fec: &mut impl Fec) -> Taken {
         let Some(assembly) = self.open.remove(&index) else {
             return Taken::Foreign;

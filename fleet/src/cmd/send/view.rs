@@ -59,7 +59,7 @@ impl View {
                 self.line.say(&format!("{name} joined"));
                 self.names.insert(id, name);
             }
-            SendEvent::Ready { .. } => {}
+            SendEvent::Ready { .. } | SendEvent::Announced { .. } => {}
             SendEvent::Started { ready } => {
                 self.started = true;
                 self.line

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ReceiveEvent, ReceiveReport};
+use super::{ReceiveEvent, ReceiveReport, detour::Detour};
 use crate::{
     block::{BlockSink, ObjectId, SinkError, Start},
     clock::Instant,
@@ -61,12 +61,13 @@ enum Ending {
 /// The state of one run of [`receive`](super::receive).
 pub(super) struct Run<'scope, 'env, S> {
     scope: &'scope Scope<'scope, 'env>,
-    receiver: Receiver<ReedSolomon>,
+    pub(super) receiver: Receiver<ReedSolomon>,
     endpoint: Endpoint,
-    ticks: Ticks,
+    pub(super) ticks: Ticks,
     sink: SinkPlace<'scope, S>,
-    session: Option<(u32, ObjectId, Duration)>,
-    took: Option<Duration>,
+    pub(super) detour: Detour,
+    pub(super) session: Option<(u32, ObjectId, Duration)>,
+    pub(super) took: Option<Duration>,
     heard: u64,
     wire_bytes: u64,
     settling: bool,
@@ -81,6 +82,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
         endpoint: Endpoint,
         ticks: Ticks,
         sink: S,
+        detour: Detour,
     ) -> Run<'scope, 'env, S> {
         Run {
             scope,
@@ -88,6 +90,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
             endpoint,
             ticks,
             sink: SinkPlace::Here(sink),
+            detour,
             session: None,
             took: None,
             heard: 0,
@@ -114,6 +117,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
             }
             let busy = self.take_datagrams(&mut inbox)?;
             self.tend_sink(observer);
+            self.tend_detour(observer);
             let now = self.ticks.now();
             if self.receiver.poll_timeout().is_some_and(|due| due <= now) {
                 self.receiver.handle_timeout(now);
@@ -324,6 +328,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
             stats: self.receiver.stats(),
             wire_bytes: self.wire_bytes,
             overflow: self.endpoint.overflow(),
+            detour: self.detour_report(),
         }
     }
 
@@ -341,6 +346,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
         }
         let waiting = matches!(self.sink, SinkPlace::Surveying(_))
             || self.settling
+            || self.detour.is_out()
             || self.backlog_bytes() > 0;
         let limit = if waiting { SINK_NAP } else { NAP };
         let pause = self.ticks.until(self.receiver.poll_timeout(), limit);

@@ -21,6 +21,7 @@ use crate::{
     fec::ReedSolomon,
     sender::{Destination, Sender, SenderEvent},
     udp::{BATCH_SEGMENTS, Endpoint, Inbox},
+    wire::Kind,
 };
 
 /// The longest sleep, so that a stop is noticed.
@@ -49,6 +50,8 @@ pub(super) struct Run {
     ticks: Ticks,
     pacer: Pacer,
     batch: Vec<u8>,
+    /// The last announce, until the observer has heard of it.
+    announced: Option<Vec<u8>>,
     requests: Requests<BlockId>,
     answers: Answers<(BlockId, io::Result<Vec<u8>>)>,
     /// Blocks asked for whose payload has not come.
@@ -74,6 +77,7 @@ impl Run {
             ticks,
             pacer,
             batch: Vec::with_capacity(BATCH_BYTES * 2),
+            announced: None,
             requests,
             answers,
             reading: 0,
@@ -129,6 +133,9 @@ impl Run {
                 if !self.finished {
                     self.sleep(self.idle_nap())?;
                 }
+            }
+            if let Some(datagram) = self.announced.take() {
+                observer(SendEvent::Announced { datagram });
             }
         }
         if stopped_at.is_some() {
@@ -198,6 +205,9 @@ impl Run {
             };
             let to = self.address_of(to);
             let length = self.batch.len() - start;
+            if Kind::of(&self.batch[start..]) == Ok(Kind::Announce) {
+                self.announced = Some(self.batch[start..].to_vec());
+            }
             match batch {
                 // Only the last of a batch may be shorter than the others.
                 Some((same, segment)) if same == to && length <= segment => {

@@ -1,0 +1,95 @@
+//! Blocks that come another way than by multicast, to a machine that it does not reach.
+//!
+//! They join the session's blocks where those are complete; what arrives by either way is taken. While
+//! the detour is on, the machine asks the sender for nothing and reports no loss, so that the room does
+//! not repeat and slow down for a machine that cannot hear it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::block::BlockId;
+use crate::clock::Instant;
+use crate::fec::Fec;
+use crate::wire::{Kind, Phase};
+
+use super::event::ReceiverEvent;
+use super::health::Health;
+use super::session::Session;
+use super::{Receiver, Way};
+
+impl<F: Fec> Receiver<F> {
+    /// Whether multicast reaches this machine, as seen by somebody who waits `patience` before saying
+    /// that it does not.
+    pub fn health(&self, now: Instant, patience: Duration) -> Health {
+        self.vigil.health(now, patience)
+    }
+
+    /// Blocks come another way from now on, or do so no more.
+    pub fn set_detour(&mut self, now: Instant, on: bool) {
+        if on == self.standing.detour.is_some() {
+            return;
+        }
+        if on {
+            let traffic = self.standing.session.as_ref().map(Session::traffic);
+            self.standing.detour = Some(traffic.unwrap_or_default());
+        } else if let Some(then) = self.standing.detour.take()
+            && let Some(session) = &mut self.standing.session
+        {
+            session.forgive_since(then);
+            session.heard = now;
+        }
+        self.reporter.look_by(now);
+    }
+
+    /// Takes the sender's announce as somebody else heard it; `sender` is where it sends from and takes
+    /// reports. It is believed no more than any other.
+    pub fn handle_relayed(&mut self, now: Instant, sender: SocketAddr, datagram: &[u8]) {
+        if self.over {
+            return;
+        }
+        let taken = match Kind::of(datagram) {
+            Ok(Kind::Announce) => self.handle_announce(now, sender, datagram, Way::Relayed),
+            _ => None,
+        };
+        if taken.is_none() {
+            self.stats.ignored += 1;
+        }
+    }
+
+    /// Whether the preamble is still lacking; `false` before a session is joined.
+    pub fn lacks_preamble(&self) -> bool {
+        self.standing.preamble.is_some()
+    }
+
+    /// Takes the whole preamble. `false` when it is not lacking, or is not what the announce promised.
+    pub fn take_preamble(&mut self, now: Instant, whole: Vec<u8>) -> bool {
+        let right = |preamble: &super::Preamble| preamble.is_right(&whole);
+        if !self.standing.preamble.as_ref().is_some_and(right) {
+            return false;
+        }
+        self.standing.preamble = None;
+        self.stats.detour_bytes += whole.len() as u64;
+        self.events.push_back(ReceiverEvent::Preamble(whole));
+        self.enter(now, Phase::Surveying);
+        true
+    }
+
+    /// The first payload block from `from` on of which symbols are lacking.
+    pub fn next_lacking(&self, from: BlockId) -> Option<BlockId> {
+        let table = self.standing.payload.as_ref()?;
+        table.next_lacking(from.index()).map(BlockId)
+    }
+
+    /// Takes a whole payload block. `false` when it is not wanted (any more) or has another length.
+    pub fn take_block(&mut self, block: BlockId, payload: Vec<u8>) -> bool {
+        let bytes = payload.len() as u64;
+        let table = self.standing.payload.as_mut();
+        let taken = !block.is_preamble()
+            && table.is_some_and(|table| table.take_whole(block.index(), payload));
+        if taken {
+            self.stats.detour_blocks += 1;
+            self.stats.detour_bytes += bytes;
+        }
+        taken
+    }
+}
