@@ -5,6 +5,8 @@
 
 #[path = "sabotage/room.rs"]
 mod room;
+#[path = "sabotage/sealed.rs"]
+mod sealed;
 #[path = "sabotage/single.rs"]
 mod single;
 
@@ -95,6 +97,10 @@ const CASES: &[(&str, Proof)] = &[
         Single("open_blocks_are_bounded", single::open_blocks_are_bounded),
     ),
     (
+        "nonce_end",
+        Single("no_number_seals_twice", sealed::no_number_seals_twice),
+    ),
+    (
         "payload_verdict",
         Room(Check::ContentIsRight, 3, &[Fault::BadReadBack]),
     ),
@@ -103,8 +109,26 @@ const CASES: &[(&str, Proof)] = &[
         Room(Check::SinksGetOnlyTruth, 3, &[Fault::Hostile]),
     ),
     (
+        "reply_address",
+        Single("reports_go_to_the_sender", sealed::reports_go_to_the_sender),
+    ),
+    (
+        "report_echo",
+        Single(
+            "a_recording_revives_nobody",
+            sealed::a_recording_revives_nobody,
+        ),
+    ),
+    (
         "report_order",
         Single("what_is_had_stays_had", single::what_is_had_stays_had),
+    ),
+    (
+        "sealed_data",
+        Single(
+            "what_no_key_sealed_builds_nothing",
+            sealed::what_no_key_sealed_builds_nothing,
+        ),
     ),
     (
         "sequence_jump",
@@ -131,6 +155,27 @@ const CASES: &[(&str, Proof)] = &[
         ),
     ),
     (
+        "unsealed_announce",
+        Single(
+            "a_key_joins_no_open_session",
+            sealed::a_key_joins_no_open_session,
+        ),
+    ),
+    (
+        "unsealed_data",
+        Single(
+            "what_is_not_sealed_builds_nothing",
+            sealed::what_is_not_sealed_builds_nothing,
+        ),
+    ),
+    (
+        "unsealed_report",
+        Single(
+            "open_reports_are_not_heard",
+            sealed::open_reports_are_not_heard,
+        ),
+    ),
+    (
         "wanted_filter",
         Room(
             Check::SinksGetOnlyWhatTheyWant,
@@ -141,6 +186,13 @@ const CASES: &[(&str, Proof)] = &[
     (
         "wanted_union",
         Room(Check::ResumeIsCheap, 1, &[Fault::HalfDone]),
+    ),
+    (
+        "welcome",
+        Single(
+            "a_recording_is_not_received",
+            sealed::a_recording_is_not_received,
+        ),
     ),
 ];
 

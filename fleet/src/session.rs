@@ -300,6 +300,7 @@ impl Runner {
             session,
             object_id: source.object_id(),
             signing_key,
+            seal: None,
             audience: Audience::Count(Arc::clone(&self.expected)),
             wait: Duration::from_secs(self.config.wait_seconds),
             linger: LINGER,

@@ -177,10 +177,10 @@ impl Flash<'_> {
         ReceiveConfig {
             interface: InterfaceChoice::Named(self.address.clone()),
             group: ticket.group,
-            id: Some(ticket.receiver),
             name,
             session: Some(ticket.session),
             verify_key: Some(VerifyKey(ticket.verify_key.0)),
+            membership: None,
             object_id: Some(ObjectId(self.order.image_id.0)),
             search: Some(SEARCH),
             silence: SILENCE,
@@ -280,6 +280,7 @@ impl Watch<'_> {
     fn see(&mut self, event: ReceiveEvent) {
         match event {
             ReceiveEvent::Open { interface } => log::info!("receiving card={}", interface.name()),
+            ReceiveEvent::Obstacle(obstacle) => log::warn!("state=searching {obstacle}"),
             ReceiveEvent::Joined { session, .. } => {
                 log::info!("session={session:08x} state=joined");
             }

@@ -164,6 +164,11 @@ pub const GUARDS: &[Guard] = &[
                   blocks",
     },
     Guard {
+        name: "nonce_end",
+        without: "a sealed session goes on when its numbers begin again, and one number seals two \
+                  symbols under one key",
+    },
+    Guard {
         name: "payload_verdict",
         without: "a block that the sink refused counts as accepted; the machine ends with wrong \
                   content",
@@ -173,9 +178,24 @@ pub const GUARDS: &[Guard] = &[
         without: "a preamble with a forged symbol in it reaches the sink, which cannot begin",
     },
     Guard {
+        name: "reply_address",
+        without: "whoever repeats an announce before it arrives gets the reports; the sender does \
+                  not hear of the machine until the next",
+    },
+    Guard {
+        name: "report_echo",
+        without: "a report recorded long ago is believed; a machine that is gone and forgotten \
+                  appears in the books again",
+    },
+    Guard {
         name: "report_order",
         without: "a report overtaken on the way undoes a newer one; a machine that is done \
                   appears to lack blocks, and the session goes on until it is given up",
+    },
+    Guard {
+        name: "sealed_data",
+        without: "a symbol that was not sealed with the key of the session goes into its block; \
+                  sinks are handed wrong bytes",
     },
     Guard {
         name: "sequence_jump",
@@ -206,6 +226,20 @@ pub const GUARDS: &[Guard] = &[
         without: "a symbol of another size goes into its block; sinks are handed wrong bytes",
     },
     Guard {
+        name: "unsealed_announce",
+        without: "a machine that was given a key joins a session that is not sealed",
+    },
+    Guard {
+        name: "unsealed_data",
+        without: "in a sealed session a symbol that is not sealed goes into its block; sinks are \
+                  handed wrong bytes",
+    },
+    Guard {
+        name: "unsealed_report",
+        without: "the sender of a sealed session believes a report that is not sealed: anybody \
+                  speaks for any machine",
+    },
+    Guard {
         name: "wanted_filter",
         without: "blocks that are not wanted, or not any more, are put together again; sinks are \
                   handed blocks twice",
@@ -214,6 +248,11 @@ pub const GUARDS: &[Guard] = &[
         name: "wanted_union",
         without: "blocks that nobody lacks are sent; a machine that has most of it makes the \
                   rest flow again",
+    },
+    Guard {
+        name: "welcome",
+        without: "the recording of an old session, sealed with a key that is still in use, is \
+                  received like a new one: the old image is put on a disk",
     },
 ];
 

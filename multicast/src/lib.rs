@@ -13,6 +13,7 @@ mod guard;
 mod interface;
 mod keys;
 mod receiver;
+mod seal;
 mod sender;
 mod udp;
 mod wire;
@@ -34,8 +35,11 @@ pub use guard::{GUARDS, Guard};
 pub use interface::{Interface, InterfaceChoice, InterfaceError, InterfaceList};
 pub use keys::{KeyError, SigningKey, VerifyKey};
 pub use receiver::{
-    Blockage, Health, MAX_NAME_BYTES, Receiver, ReceiverConfig, ReceiverError, ReceiverEvent,
-    ReceiverStats,
+    Blockage, Health, MAX_NAME_BYTES, Obstacle, Receiver, ReceiverConfig, ReceiverError,
+    ReceiverEvent, ReceiverStats,
+};
+pub use seal::{
+    AgentKey, HandoverError, Membership, ReportKey, ReportSecret, SenderSeal, SessionKey, Suite,
 };
 pub use sender::{
     Destination, MAX_SYMBOL_BYTES, MIN_SYMBOL_BYTES, ReceiverInfo, Sender, SenderConfig,
@@ -43,5 +47,5 @@ pub use sender::{
 };
 pub use wire::{
     Announce, DATA_OVERHEAD, Data, Kind, MAX_ACKED, MAX_RUNS, MAX_SERVED, Phase, Report, Run,
-    Served, WHOLE, WireError,
+    SEALED_OVERHEAD, Served, WHOLE, WireError,
 };

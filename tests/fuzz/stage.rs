@@ -81,7 +81,7 @@ pub fn round_trip(datagram: &[u8]) {
         },
         // Names are stripped of what may steer a terminal, so only their absence comes back alike.
         Ok(Kind::Report) => match Report::parse(datagram) {
-            Ok(report) if report.name.is_empty() && datagram[62] == 0 => report.pack(&mut again),
+            Ok(report) if report.name.is_empty() && datagram[70] == 0 => report.pack(&mut again),
             _ => return,
         },
         Err(_) => return,
@@ -122,6 +122,8 @@ impl Stage {
             session: 77,
             object_id: ObjectId(*blake3::hash(&[9; 1300]).as_bytes()),
             signing_key: key(),
+            seal: None,
+            reply_to: None,
             symbol_bytes: 512,
             rate_bits: 100_000_000,
             start: StartRule {
@@ -143,6 +145,7 @@ impl Stage {
             name: String::from("stage"),
             session: Some(77),
             verify_key: Some(key().verify_key()),
+            membership: None,
             object_id: None,
             silence: Duration::from_secs(60),
             chance: Box::new(move || {

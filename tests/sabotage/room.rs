@@ -6,8 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use netflash_multicast::{
-    Instant, Layout, ObjectId, Receiver, ReceiverConfig, ReceiverEvent, ReedSolomon, Sender,
-    SenderConfig, SenderEvent, SigningKey, Start, StartRule, VerifyKey,
+    Instant, Layout, Membership, ObjectId, Receiver, ReceiverConfig, ReceiverEvent, ReedSolomon,
+    Sender, SenderConfig, SenderEvent, SenderSeal, SessionKey, SigningKey, Start, StartRule, Suite,
+    VerifyKey,
 };
 
 /// Bytes of a symbol in these rooms.
@@ -32,10 +33,36 @@ fn object(preamble: &[u8]) -> ObjectId {
 
 /// A sender of `blocks` that waits for one machine.
 pub(super) fn sender(session: u32, seed: u8, blocks: &[u32]) -> Sender<ReedSolomon> {
+    sender_with(session, seed, blocks, None)
+}
+
+/// The key of sealed rooms.
+pub(super) fn session_key() -> SessionKey {
+    SessionKey::of_secret(b"what the whole room knows")
+}
+
+/// A seal of such a room.
+pub(super) fn seal() -> SenderSeal {
+    let report_secret = session_key().report_secret();
+    SenderSeal::with_salt(session_key(), report_secret, Suite::default(), [6; 16])
+}
+
+/// The same, sealed if there is a seal.
+pub(super) fn sender_with(
+    session: u32,
+    seed: u8,
+    blocks: &[u32],
+    seal: Option<SenderSeal>,
+) -> Sender<ReedSolomon> {
+    let SocketAddr::V4(reply_to) = addresses().0 else {
+        panic!("these rooms are of IPv4");
+    };
     let config = SenderConfig {
         session,
         object_id: object(PREAMBLE),
         signing_key: key(seed),
+        seal,
+        reply_to: Some(reply_to),
         symbol_bytes: SYMBOL,
         rate_bits: 100_000_000,
         start: StartRule {
@@ -48,15 +75,35 @@ pub(super) fn sender(session: u32, seed: u8, blocks: &[u32]) -> Sender<ReedSolom
     Sender::new(Instant::ZERO, config, PREAMBLE, layout, ReedSolomon::new()).expect("sane")
 }
 
+/// Lets a sender announce until `now`.
+pub(super) fn announce_until(now: Instant, sender: &mut Sender<ReedSolomon>) {
+    let mut then = Instant::ZERO;
+    while then < now {
+        then = then.after(Duration::from_millis(10));
+        sender.poll_transmit(then, &mut Vec::new());
+    }
+}
+
 /// What a machine may be told to look for.
 #[derive(Default)]
 pub(super) struct Expect {
     pub(super) session: Option<u32>,
     pub(super) verify_key: Option<VerifyKey>,
     pub(super) object_id: Option<ObjectId>,
+    pub(super) membership: Option<Membership>,
+    /// Starts of the machine before this one: each draws a number of its own.
+    pub(super) starts: u64,
 }
 
 impl Expect {
+    /// A session sealed with [`session_key`].
+    pub(super) fn sealed() -> Expect {
+        Expect {
+            membership: Some(Membership::of_key(&session_key())),
+            ..Expect::default()
+        }
+    }
+
     /// What [`sender`] sends, whoever sends it.
     pub(super) fn another_object() -> Expect {
         Expect {
@@ -69,10 +116,11 @@ impl Expect {
 pub(super) fn receiver(expect: Expect) -> Receiver<ReedSolomon> {
     let mut drawn = 7;
     let config = ReceiverConfig {
-        id: 42,
+        id: 42 + expect.starts,
         name: "machine".to_owned(),
         session: expect.session,
         verify_key: expect.verify_key,
+        membership: expect.membership,
         object_id: expect.object_id,
         silence: Duration::from_secs(60),
         chance: Box::new(move || {
@@ -89,6 +137,8 @@ pub(super) struct Pair {
     pub(super) receiver: Receiver<ReedSolomon>,
     pub(super) now: Instant,
     pub(super) blocks: Vec<u32>,
+    /// Every datagram of the sender, in order.
+    pub(super) heard: Vec<Vec<u8>>,
     /// Every report of the machine, in order.
     pub(super) reports: Vec<Vec<u8>>,
     /// What the machine told its driver.
@@ -97,11 +147,30 @@ pub(super) struct Pair {
 
 impl Pair {
     pub(super) fn new(blocks: &[u32], expect: Expect) -> Pair {
+        Pair::with(blocks, expect, None)
+    }
+
+    /// Both have the key.
+    pub(super) fn sealed(blocks: &[u32], seal: SenderSeal) -> Pair {
+        Pair::with(blocks, Expect::sealed(), Some(seal))
+    }
+
+    /// The same machine, started once more.
+    pub(super) fn sealed_again(blocks: &[u32], seal: SenderSeal) -> Pair {
+        let expect = Expect {
+            starts: 1,
+            ..Expect::sealed()
+        };
+        Pair::with(blocks, expect, Some(seal))
+    }
+
+    fn with(blocks: &[u32], expect: Expect, seal: Option<SenderSeal>) -> Pair {
         Pair {
-            sender: sender(SESSION, 1, blocks),
+            sender: sender_with(SESSION, 1, blocks, seal),
             receiver: receiver(expect),
             now: Instant::ZERO,
             blocks: blocks.to_vec(),
+            heard: Vec::new(),
             reports: Vec::new(),
             events: Vec::new(),
         }
@@ -134,6 +203,7 @@ impl Pair {
             if self.sender.poll_transmit(self.now, &mut datagram).is_some() {
                 self.receiver
                     .handle_datagram(self.now, from_sender, &datagram);
+                self.heard.push(datagram);
             }
             if self
                 .receiver
@@ -194,13 +264,25 @@ impl Pair {
 
 /// A data datagram with a right checksum.
 pub(super) fn data(session: u32, sequence: u32, block: u32, symbol: u16, bytes: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x11, 0];
+    sealed(data_body(0, session, sequence, block, symbol, bytes))
+}
+
+/// The same without an end.
+pub(super) fn data_body(
+    flags: u8,
+    session: u32,
+    sequence: u32,
+    block: u32,
+    symbol: u16,
+    bytes: &[u8],
+) -> Vec<u8> {
+    let mut out = vec![0x11, flags];
     out.extend_from_slice(&session.to_be_bytes());
     out.extend_from_slice(&sequence.to_be_bytes());
     out.extend_from_slice(&block.to_be_bytes());
     out.extend_from_slice(&symbol.to_be_bytes());
     out.extend_from_slice(bytes);
-    sealed(out)
+    out
 }
 
 /// The datagram with its checksum behind it.

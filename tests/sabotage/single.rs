@@ -6,7 +6,9 @@ use netflash_multicast::{
     Announce, Instant, ObjectId, Phase, Receiver, ReceiverEvent, ReedSolomon,
 };
 
-use super::room::{Expect, Pair, SESSION, SYMBOL, addresses, data, key, receiver, sealed, sender};
+use super::room::{
+    Expect, Pair, SESSION, SYMBOL, addresses, announce_until, data, key, receiver, sealed, sender,
+};
 
 /// Where a report has the number of its machine.
 const RECEIVER_AT: usize = 14;
@@ -17,7 +19,7 @@ const RECEIVING: u8 = 2;
 /// Memory a receiver may hold of incomplete blocks, and of datagrams that came too early.
 const HELD_MAX: usize = 28 << 20;
 
-fn promise(holds: bool, how: impl FnOnce() -> String) -> Result<(), String> {
+pub(super) fn promise(holds: bool, how: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(how()) }
 }
 
@@ -91,6 +93,7 @@ pub(super) fn reports_of_others_are_not_heard() -> Result<(), String> {
         "the machine reports nothing".to_owned()
     })?;
     let mut other = sender(SESSION + 1, 1, &[50_000]);
+    announce_until(pair.now, &mut other);
     let (_, from) = addresses();
     pair.reports
         .iter()
@@ -239,6 +242,7 @@ pub(super) fn tiny_symbols_are_refused() -> Result<(), String> {
         started: false,
         ended: false,
         verify_key: key(1).verify_key(),
+        reply_to: None,
         object_id: ObjectId([1; 32]),
         preamble_bytes: 100,
         symbol_bytes: 2,

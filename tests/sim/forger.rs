@@ -165,6 +165,8 @@ fn foreign_sender(scenario: &Scenario, truth: &Truth, chance: &mut Chance) -> Se
         },
         object_id: ObjectId(*blake3::hash(&preamble).as_bytes()),
         signing_key: SigningKey::from_seed(&seed),
+        seal: None,
+        reply_to: None,
         symbol_bytes: scenario.symbol_bytes,
         rate_bits: scenario.rate_bits,
         start: StartRule {

@@ -111,6 +111,7 @@ impl Machine {
             name: format!("sim-{}", self.address.port()),
             session: None,
             verify_key: Some(VerifyKey(truth.verify_key.0)),
+            membership: None,
             object_id: Some(ObjectId(truth.object_id.0)),
             silence: Duration::from_secs(20),
             chance: Box::new(move || dice.draw() as u32),

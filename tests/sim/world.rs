@@ -118,6 +118,8 @@ impl<'a> World<'a> {
             session: truth.session,
             object_id: ObjectId(object_id.0),
             signing_key,
+            seal: None,
+            reply_to: None,
             symbol_bytes: scenario.symbol_bytes,
             rate_bits: scenario.rate_bits,
             start: StartRule {

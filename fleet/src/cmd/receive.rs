@@ -21,7 +21,7 @@ use crate::{
     Exit,
     adapter::DeploySink,
     cmd::transfer::{
-        ReceiverResult, TransferResult, key_of_secret, megabytes_per_second, percent, seconds,
+        ReceiverResult, SharedKeys, TransferResult, megabytes_per_second, percent, seconds,
     },
     confirm::confirm_erasing,
     interrupt::stop_on_signal,
@@ -48,7 +48,7 @@ pub(crate) struct ReceiveArgs {
     /// Take only this image, by its whole id
     #[arg(long, value_name = "ID")]
     image_id: Option<ImageId>,
-    /// Secret shared with the sender: no other sender is believed
+    /// Secret shared with the sender: only what is sealed with it is received
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// Name to be called by [default: the host name]
@@ -80,18 +80,16 @@ pub(crate) fn run(args: &ReceiveArgs, json: bool) -> anyhow::Result<Exit> {
         confirm_erasing(&what, args.yes)?;
     }
     let stop = stop_on_signal()?;
-    let verify_key = match &args.key_file {
-        Some(path) => Some(key_of_secret(path)?.verify_key()),
-        None => None,
-    };
+    let keys = args.key_file.as_deref().map(SharedKeys::of_file);
+    let keys = keys.transpose()?;
     let name = args.name.clone().unwrap_or_else(host_name);
     let config = ReceiveConfig {
         interface: args.iface.parse::<InterfaceChoice>()?,
         group: args.group,
-        id: None,
         name: name.clone(),
         session: None,
-        verify_key,
+        verify_key: keys.as_ref().map(|keys| keys.signing.verify_key()),
+        membership: keys.as_ref().map(SharedKeys::membership),
         object_id: args.image_id.map(|id| ObjectId(id.0)),
         search: args.search,
         silence: args.silence,
@@ -165,6 +163,7 @@ fn finish(
 fn show(line: &Mutex<StatusLine>, event: ReceiveEvent) {
     locked(line, |line| match event {
         ReceiveEvent::Open { interface } => line.say(&format!("listening on {interface}")),
+        ReceiveEvent::Obstacle(obstacle) => line.say(&format!("not joined: {obstacle}")),
         ReceiveEvent::Joined {
             session,
             object_id,

@@ -19,14 +19,14 @@ use anyhow::Context;
 use clap::Args;
 use netflash_imager::Image;
 use netflash_multicast::{
-    Audience, Interface, InterfaceChoice, MAX_NAME_BYTES, SendConfig, SendError, random_session,
-    send,
+    Audience, Interface, InterfaceChoice, MAX_NAME_BYTES, SendConfig, SendError, SigningKey,
+    random_session, send,
 };
 
 use crate::{
     Exit, ExitError,
     adapter::ImageSource,
-    cmd::transfer::signing_key,
+    cmd::transfer::SharedKeys,
     interrupt::stop_on_signal,
     units::{DEFAULT_GROUP, parse_duration, parse_group, parse_rate},
 };
@@ -81,7 +81,7 @@ pub(crate) struct SendArgs {
     /// Routers that may be passed, plus one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
     ttl: u32,
-    /// Secret shared with the receivers: they believe no other sender
+    /// Secret shared with the receivers: everything is sealed with it
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// Where standard input is kept while it is sent [default: $TMPDIR, or /tmp]
@@ -128,6 +128,9 @@ fn send_one(
     stop: &AtomicBool,
 ) -> anyhow::Result<Exit> {
     let image_id = image.id();
+    let keys = args.key_file.as_deref().map(SharedKeys::of_file);
+    let keys = keys.transpose()?;
+    let seal = keys.as_ref().map(SharedKeys::seal).transpose()?;
     let source = ImageSource::new(image).context("planning the session")?;
     let named: BTreeSet<String> = args.machines.iter().cloned().collect();
     let config = SendConfig {
@@ -139,7 +142,8 @@ fn send_one(
         symbol_bytes: None,
         session: random_session()?,
         object_id: source.object_id(),
-        signing_key: signing_key(args.key_file.as_deref())?,
+        signing_key: keys.map_or_else(SigningKey::generate, |keys| Ok(keys.signing))?,
+        seal,
         audience: match named.is_empty() {
             true => Audience::of(args.receivers),
             false => Audience::Named(named.clone()),

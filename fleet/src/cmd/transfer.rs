@@ -3,8 +3,9 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, ensure};
-use netflash_multicast::{KeyError, SigningKey};
+use netflash_multicast::{KeyError, Membership, SenderSeal, SessionKey, SigningKey, Suite};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 /// A shared secret shorter than this is no secret, in bytes.
 const SECRET_BYTES_MIN: usize = 16;
@@ -33,25 +34,41 @@ pub(crate) struct ReceiverResult {
     pub(crate) verified: bool,
 }
 
-/// The signing key of a session: of the shared secret, or a fresh one.
-pub(crate) fn signing_key(key_file: Option<&Path>) -> anyhow::Result<SigningKey> {
-    match key_file {
-        Some(path) => key_of_secret(path),
-        None => SigningKey::generate().map_err(|error: KeyError| error.into()),
-    }
+/// The keys that everybody with one secret computes: whoever has it may send as well as receive.
+#[derive(Debug)]
+pub(crate) struct SharedKeys {
+    pub(crate) signing: SigningKey,
+    session: SessionKey,
 }
 
-/// The key that everybody with the secret in this file computes.
-pub(crate) fn key_of_secret(path: &Path) -> anyhow::Result<SigningKey> {
-    let secret = fs::read(path).with_context(|| format!("reading key file {}", path.display()))?;
-    ensure!(
-        secret.len() >= SECRET_BYTES_MIN,
-        "key file {} has {} bytes; a secret needs at least {SECRET_BYTES_MIN}",
-        path.display(),
-        secret.len()
-    );
-    let seed = blake3::derive_key(SIGNING_CONTEXT, &secret);
-    Ok(SigningKey::from_seed(&seed))
+impl SharedKeys {
+    /// The keys of the secret in a file.
+    pub(crate) fn of_file(path: &Path) -> anyhow::Result<SharedKeys> {
+        let secret = fs::read(path).map(Zeroizing::new);
+        let secret = secret.with_context(|| format!("reading key file {}", path.display()))?;
+        ensure!(
+            secret.len() >= SECRET_BYTES_MIN,
+            "key file {} has {} bytes; a secret needs at least {SECRET_BYTES_MIN}",
+            path.display(),
+            secret.len()
+        );
+        let seed = Zeroizing::new(blake3::derive_key(SIGNING_CONTEXT, &secret));
+        Ok(SharedKeys {
+            signing: SigningKey::from_seed(&seed),
+            session: SessionKey::of_secret(&secret),
+        })
+    }
+
+    /// The seal of one sender.
+    pub(crate) fn seal(&self) -> Result<SenderSeal, KeyError> {
+        let report_secret = self.session.report_secret();
+        SenderSeal::new(self.session.clone(), report_secret, Suite::fastest_here())
+    }
+
+    /// The keys of a receiver.
+    pub(crate) fn membership(&self) -> Membership {
+        Membership::of_key(&self.session)
+    }
 }
 
 /// Seconds with milliseconds.
@@ -78,9 +95,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("key");
         fs::write(&path, "sixteen bytes or more").expect("written");
-        let keys = [key_of_secret(&path), signing_key(Some(&path))];
-        let keys = keys.map(|key| key.expect("long enough").verify_key());
-        assert_eq!(keys[0], keys[1]);
+        let keys = || SharedKeys::of_file(&path).expect("long enough");
+        let (ours, theirs) = (keys(), keys());
+        assert_eq!(ours.signing.verify_key(), theirs.signing.verify_key());
+        assert_eq!(ours.session.as_bytes(), theirs.session.as_bytes());
+        fs::write(&path, "another sixteen bytes").expect("written");
+        assert_ne!(keys().session.as_bytes(), ours.session.as_bytes());
     }
 
     #[test]
@@ -88,7 +108,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("key");
         fs::write(&path, "short").expect("written");
-        let error = key_of_secret(&path).expect_err("too short");
+        let error = SharedKeys::of_file(&path).expect_err("too short");
         assert!(error.to_string().contains("at least 16"), "{error}");
     }
 

@@ -14,7 +14,8 @@ use crate::{
     fec::ReedSolomon,
     interface::{Interface, InterfaceChoice, InterfaceError},
     keys::{KeyError, VerifyKey},
-    receiver::{Blockage, Receiver, ReceiverConfig, ReceiverError, ReceiverStats},
+    receiver::{Blockage, Obstacle, Receiver, ReceiverConfig, ReceiverError, ReceiverStats},
+    seal::Membership,
     udp::Endpoint,
 };
 
@@ -33,14 +34,14 @@ pub struct ReceiveConfig {
     pub interface: InterfaceChoice,
     /// Multicast group and port.
     pub group: SocketAddrV4,
-    /// Number of this machine among the receivers; `None` draws one.
-    pub id: Option<u64>,
     /// Name of this machine for people, at most [`MAX_NAME_BYTES`](crate::MAX_NAME_BYTES).
     pub name: String,
     /// Take only this session, or the first that fits.
     pub session: Option<u32>,
     /// Believe only announces of this key, or the key of the first announce that fits.
     pub verify_key: Option<VerifyKey>,
+    /// Take only a session sealed with these keys, or only one that is not sealed.
+    pub membership: Option<Membership>,
     /// Take only this object, or whatever the session sends.
     pub object_id: Option<ObjectId>,
     /// How long to look for a session; `None`: for ever.
@@ -57,6 +58,8 @@ pub enum ReceiveEvent {
         /// The interface chosen.
         interface: Interface,
     },
+    /// A session is announced that this machine cannot join.
+    Obstacle(Obstacle),
     /// A session was found.
     Joined {
         /// Its number.
@@ -145,8 +148,8 @@ pub enum ReceiveError {
     },
     /// No announce came in time.
     #[error(
-        "no session heard on {group} at {interface} within {} s ({datagrams} datagrams came): \
-         is the sender running, and does multicast pass the switch?", searched.as_secs()
+        "no session heard on {group} at {interface} within {} s ({datagrams} datagrams came): {}",
+        searched.as_secs(), advice(*obstacle)
     )]
     NoSession {
         /// The interface chosen.
@@ -157,6 +160,8 @@ pub enum ReceiveError {
         searched: Duration,
         /// Datagrams that came all the same.
         datagrams: u64,
+        /// What kept this machine from joining the session it heard, if it heard one.
+        obstacle: Option<Obstacle>,
     },
     /// The session did not work out.
     #[error(transparent)]
@@ -170,6 +175,14 @@ pub enum ReceiveError {
     /// `stop` was set.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// What to do when no session is found.
+fn advice(obstacle: Option<Obstacle>) -> String {
+    obstacle.map_or_else(
+        || "is the sender running, and does multicast pass the switch?".to_owned(),
+        |obstacle| obstacle.to_string(),
+    )
 }
 
 /// Receives a session into `sink`, until everything is final and the sender knows.
@@ -211,10 +224,11 @@ pub fn receive_beside(
         source,
     })?;
     let receiver_config = ReceiverConfig {
-        id: config.id.map_or_else(chance::random_id, Ok)?,
+        id: chance::random_id()?,
         name: config.name,
         session: config.session,
         verify_key: config.verify_key,
+        membership: config.membership,
         object_id: config.object_id,
         silence: config.silence,
         chance: Box::new(chance::sequence()?),
@@ -233,11 +247,13 @@ pub fn receive_beside(
                 run::RunError::NoSession {
                     searched,
                     datagrams,
+                    obstacle,
                 } => ReceiveError::NoSession {
                     interface,
                     group,
                     searched,
                     datagrams,
+                    obstacle,
                 },
                 run::RunError::Session(error) => ReceiveError::Session(error),
                 run::RunError::Network(source) => ReceiveError::Network(source),

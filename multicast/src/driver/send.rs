@@ -21,6 +21,7 @@ use crate::{
     fec::ReedSolomon,
     interface::{Interface, InterfaceChoice, InterfaceError},
     keys::{SigningKey, VerifyKey},
+    seal::SenderSeal,
     sender::{
         ReceiverInfo, Sender, SenderConfig, SenderError, SenderStats, StartRule,
         symbol_bytes_for_mtu,
@@ -86,6 +87,8 @@ pub struct SendConfig {
     pub object_id: ObjectId,
     /// Signs the announces.
     pub signing_key: SigningKey,
+    /// Seals every datagram, if it is there.
+    pub seal: Option<SenderSeal>,
     /// Whom it is for.
     pub audience: Audience,
     /// The payload begins to flow at the latest this long after the first machine was heard.
@@ -105,6 +108,8 @@ pub enum SendEvent {
         address: SocketAddrV4,
         /// Payload bytes of a datagram.
         symbol_bytes: u16,
+        /// Whether every datagram is sealed.
+        sealed: bool,
         /// Who wants to be sure needs this key.
         verify_key: VerifyKey,
     },
@@ -234,11 +239,12 @@ pub fn send(
     let mtu = Endpoint::mtu_towards(interface.address(), group).map_err(failed)?;
     let symbol_bytes = config
         .symbol_bytes
-        .unwrap_or_else(|| symbol_bytes_for_mtu(mtu));
+        .unwrap_or_else(|| symbol_bytes_for_mtu(mtu, config.seal.is_some()));
     observer(SendEvent::Open {
         interface: interface.clone(),
         address,
         symbol_bytes,
+        sealed: config.seal.is_some(),
         verify_key: config.signing_key.verify_key(),
     });
 
@@ -247,6 +253,8 @@ pub fn send(
         session: config.session,
         object_id: config.object_id,
         signing_key: config.signing_key,
+        seal: config.seal,
+        reply_to: Some(address),
         symbol_bytes,
         rate_bits: config.rate_bits,
         start: StartRule {

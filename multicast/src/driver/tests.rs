@@ -16,6 +16,7 @@ use crate::{
     block::{BlockId, BlockSink, BlockSource, Layout, ObjectId, SinkError, Start, Verdict},
     interface::InterfaceChoice,
     keys::SigningKey,
+    seal::{Membership, SenderSeal, SessionKey, Suite},
     sender::ReceiverInfo,
     wire::Phase,
 };
@@ -140,6 +141,7 @@ fn sending(port: u16, receivers: u32, payload: &Payload) -> SendConfig {
         session: random_session().expect("random"),
         object_id: object_of(&payload.preamble),
         signing_key: SigningKey::generate().expect("random"),
+        seal: None,
         audience: Audience::of(receivers),
         wait: Duration::from_secs(1),
         linger: Duration::from_millis(500),
@@ -150,10 +152,10 @@ fn receiving(port: u16) -> ReceiveConfig {
     ReceiveConfig {
         interface: InterfaceChoice::Named("lo".to_owned()),
         group: group(port),
-        id: None,
         name: "shelf".to_owned(),
         session: None,
         verify_key: None,
+        membership: None,
         object_id: None,
         search: Some(Duration::from_secs(10)),
         silence: Duration::from_secs(5),
@@ -226,6 +228,40 @@ fn three_receivers_get_every_byte() {
         "{}",
         sent.wire_bytes
     );
+}
+
+/// A sealed session of one shelf, and somebody without a key who listens.
+#[test]
+fn a_sealed_session_is_for_those_with_its_key() {
+    let payload = Payload::of(&[700_000, 60_001]);
+    let key = SessionKey::generate().expect("random");
+    let seal = SenderSeal::new(key.clone(), key.report_secret(), Suite::fastest_here());
+    let config = SendConfig {
+        seal: Some(seal.expect("random")),
+        symbol_bytes: Some(1440),
+        ..sending(47_110, 1, &payload)
+    };
+    let stop = AtomicBool::new(false);
+    let (shelf, stranger) = (Shelf::default(), Shelf::default());
+    thread::scope(|scope| {
+        let with_key = ReceiveConfig {
+            membership: Some(Membership::of_key(&key)),
+            ..receiving(47_110)
+        };
+        let without = ReceiveConfig {
+            search: Some(Duration::from_secs(1)),
+            ..receiving(47_110)
+        };
+        let source = payload.clone();
+        let stop = &stop;
+        let sent = scope.spawn(move || send(config, source, |_| {}, stop));
+        let refused = scope.spawn(move || receive(without, stranger, |_| {}, stop));
+        let refused = refused.join().expect("no panic").expect_err("no key");
+        assert!(refused.to_string().contains("give --key-file"), "{refused}");
+        receive(with_key, shelf.clone(), |_| {}, stop).expect("received");
+        sent.join().expect("no panic").expect("sent");
+    });
+    assert_full(&shelf, &payload);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::wire::{Kind, Phase};
 
 use super::event::ReceiverEvent;
 use super::health::Health;
+use super::preamble::Preamble;
 use super::session::Session;
 use super::{Receiver, Way};
 
@@ -63,7 +64,7 @@ impl<F: Fec> Receiver<F> {
 
     /// Takes the whole preamble. `false` when it is not lacking, or is not what the announce promised.
     pub fn take_preamble(&mut self, now: Instant, whole: Vec<u8>) -> bool {
-        let right = |preamble: &super::Preamble| preamble.is_right(&whole);
+        let right = |preamble: &Preamble| preamble.is_right(&whole);
         if !self.standing.preamble.as_ref().is_some_and(right) {
             return false;
         }

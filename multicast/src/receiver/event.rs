@@ -69,6 +69,23 @@ pub enum ReceiverError {
     Sink(String),
 }
 
+/// Why announces that are heard are of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Obstacle {
+    /// The session is sealed, and this machine has no key.
+    #[error("the session is sealed: give --key-file")]
+    Sealed,
+    /// The session is not sealed, and this machine has a key.
+    #[error("the session is not sealed, and a key was given: only sealed sessions are joined")]
+    NotSealed,
+    /// The key this machine has does not open the announce.
+    #[error("the session is sealed with another key than the one given")]
+    OtherKey,
+    /// It begins like an announce and is none.
+    #[error("something sends datagrams that look like announces and are none")]
+    Malformed,
+}
+
 /// Counters of a session, as one machine sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceiverStats {

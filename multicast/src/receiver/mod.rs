@@ -22,8 +22,9 @@ use crate::block::{BlockId, Start, Verdict};
 use crate::clock::Instant;
 use crate::fec::{Fec, ReedSolomon};
 use crate::guard::guard;
-use crate::wire::{Announce, Data, Kind, Phase};
+use crate::wire::{Data, Kind, Phase, is_sealed};
 
+mod announces;
 mod assembly;
 mod config;
 mod detour;
@@ -32,20 +33,20 @@ mod event;
 mod health;
 mod preamble;
 mod reporter;
+mod seals;
 mod session;
 mod standing;
 mod table;
 
 use early::Early;
 use health::Vigil;
-use preamble::Preamble;
 use reporter::{News, Reporter};
 use session::Session;
 use standing::Standing;
 use table::{Table, Taken};
 
 pub use config::{MAX_NAME_BYTES, ReceiverConfig};
-pub use event::{ReceiverError, ReceiverEvent, ReceiverStats};
+pub use event::{Obstacle, ReceiverError, ReceiverEvent, ReceiverStats};
 pub use health::{Blockage, Health};
 
 /// Reports with which a machine takes its leave.
@@ -74,6 +75,12 @@ pub struct Receiver<F = ReedSolomon> {
     overflow: u32,
     farewells: u32,
     leaving: String,
+    /// A complete preamble of a session that has not acknowledged this machine.
+    unwelcome: Option<Vec<u8>>,
+    /// Why an announce that was heard is of no use, while no session is joined.
+    obstacle: Option<Obstacle>,
+    /// What a datagram is opened into.
+    room: Vec<u8>,
     events: VecDeque<ReceiverEvent>,
     stats: ReceiverStats,
 }
@@ -94,6 +101,9 @@ impl<F: Fec> Receiver<F> {
             overflow: 0,
             farewells: 0,
             leaving: String::new(),
+            unwelcome: None,
+            obstacle: None,
+            room: Vec::new(),
             events: VecDeque::new(),
             stats: ReceiverStats::default(),
         }
@@ -115,14 +125,27 @@ impl<F: Fec> Receiver<F> {
     }
 
     fn handle_data(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Option<()> {
-        let data = Data::parse(datagram).ok()?;
+        let mut room = std::mem::take(&mut self.room);
+        let taken = self.take_data(now, from, datagram, &mut room);
+        self.room = room;
+        taken
+    }
+
+    fn take_data(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        room: &mut Vec<u8>,
+    ) -> Option<()> {
         let Some(session) = &mut self.standing.session else {
-            return self.keep_early(from, datagram);
+            let may_be_ours = match self.config.membership {
+                Some(_) => is_sealed(datagram),
+                None => Data::parse(datagram).is_ok(),
+            };
+            return may_be_ours.then(|| self.keep_early(from, datagram));
         };
-        // An address can be forged, but a stray session of the same number is kept out.
-        if from != session.sender {
-            return None;
-        }
+        let data = session.open(from, datagram, room)?;
         if !guard!("session", data.session == session.id) {
             return None;
         }
@@ -160,7 +183,8 @@ impl<F: Fec> Receiver<F> {
                 self.stats.unwanted += 1;
                 return Some(());
             }
-            return self.keep_early(from, datagram);
+            self.keep_early(from, datagram);
+            return Some(());
         };
         let taken = table.take(
             now,
@@ -191,11 +215,23 @@ impl<F: Fec> Receiver<F> {
         Some(())
     }
 
-    fn keep_early(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<()> {
+    fn keep_early(&mut self, from: SocketAddr, datagram: &[u8]) {
         if !self.early.keep(from, datagram) {
             self.stats.no_room += 1;
         }
-        Some(())
+    }
+
+    /// Puts what came before the payload was known into its blocks.
+    fn place_early(&mut self, now: Instant) {
+        let mut room = std::mem::take(&mut self.room);
+        for (from, datagram) in self.early.take_all() {
+            let session = self.standing.session.as_ref();
+            let data = session.and_then(|session| session.open(from, &datagram, &mut room));
+            if let Some(data) = data {
+                self.place(now, from, &data, &datagram);
+            }
+        }
+        self.room = room;
     }
 
     fn collect_preamble(&mut self, now: Instant) {
@@ -210,62 +246,8 @@ impl<F: Fec> Receiver<F> {
             }
             Some(Some(whole)) => {
                 self.standing.preamble = None;
-                self.events.push_back(ReceiverEvent::Preamble(whole));
-                self.enter(now, Phase::Surveying);
+                self.hand_over(now, whole);
             }
-        }
-    }
-
-    fn handle_announce(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        datagram: &[u8],
-        way: Way,
-    ) -> Option<()> {
-        // Whether it concerns us is cheap to see; the signature is not, so it comes last.
-        let seen = Announce::peek(datagram).ok()?;
-        let concerns = match &self.standing.session {
-            Some(session) => session.continues(&seen),
-            None => Session::fits(&self.config, &seen),
-        };
-        if !concerns {
-            return None;
-        }
-        let announce = Announce::parse(datagram).ok()?;
-        let acked = announce.acked.contains(&self.config.id);
-        let ended = announce.ended;
-        let told_before = self.standing.sent();
-        match &mut self.standing.session {
-            Some(session) => session.update(now, from, announce),
-            None => self.join(now, from, &announce),
-        }
-        if way == Way::Multicast {
-            let unseen = self.standing.sent().wrapping_sub(told_before);
-            self.vigil.announced(now, unseen);
-        }
-        if self.standing.phase == Phase::Done && (guard!("done_ack", acked) || ended) {
-            self.finish(ReceiverEvent::Finished);
-        } else if ended {
-            let lacking = self.lacking();
-            self.finish(ReceiverEvent::Failed(ReceiverError::Ended { lacking }));
-        }
-        Some(())
-    }
-
-    fn join(&mut self, now: Instant, from: SocketAddr, announce: &Announce) {
-        let session = Session::join(now, from, announce);
-        self.standing.preamble = Some(Preamble::of(&session));
-        self.events.push_back(ReceiverEvent::Joined {
-            session: session.id,
-            object_id: session.object_id,
-            verify_key: session.verify_key,
-            from,
-        });
-        self.standing.session = Some(session);
-        self.enter(now, Phase::Joining);
-        for (from, datagram) in self.early.take_all() {
-            self.handle_data(now, from, &datagram);
         }
     }
 
@@ -370,11 +352,7 @@ impl<F: Fec> Receiver<F> {
         self.stats.wanted_blocks = table.lacking();
         self.standing.payload = Some(table);
         self.enter(now, Phase::Receiving);
-        for (from, datagram) in self.early.take_all() {
-            if let Ok(data) = Data::parse(&datagram) {
-                self.place(now, from, &data, &datagram);
-            }
-        }
+        self.place_early(now);
         self.settle_if_complete(now);
     }
 
@@ -447,6 +425,12 @@ impl<F: Fec> Receiver<F> {
             done_blocks,
             ..self.stats
         }
+    }
+
+    /// Why an announce that was heard is of no use to this machine, as long as it has joined no session. Anybody can
+    /// send such announces: it is for people to read.
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        self.obstacle
     }
 
     /// Blocks still lacking: of the preamble, as long as nothing is known of the payload.

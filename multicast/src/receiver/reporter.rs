@@ -107,7 +107,9 @@ impl Reporter {
             Phase::Leaving => true,
             // What comes another way is not asked of the sender.
             Phase::Joining | Phase::Receiving if standing.detour.is_some() => false,
-            Phase::Joining => quiet || asks_for_preamble(now, standing, session),
+            Phase::Joining => {
+                quiet || !session.welcome || asks_for_preamble(now, standing, session)
+            }
             Phase::Receiving => {
                 // Before the payload flows there is nothing to miss, and a full machine asks for nothing.
                 let hungry = || standing.payload.as_ref().is_some_and(Table::is_hungry);
@@ -130,13 +132,20 @@ impl Reporter {
         let Some(session) = standing.session.as_ref().filter(|_| self.due) else {
             return false;
         };
+        // After the last number there is none: it would seal twice.
+        let Some(number) = self.number.checked_add(1) else {
+            return false;
+        };
         let (window, runs) = self.lacking(standing);
         // A machine that multicast does not reach says nothing about the loss of the others.
         let (expected, received) = standing.detour.unwrap_or(session.traffic());
-        self.number += 1;
-        Report {
+        self.number = number;
+        let report = Report {
             session: session.id,
             phase: standing.phase,
+            acknowledge: standing.phase == Phase::Done || !session.welcome,
+            machine: 0,
+            echo: session.echo(),
             as_of: session.as_of(),
             number: self.number,
             receiver: news.config.id,
@@ -150,8 +159,8 @@ impl Reporter {
             window,
             runs,
             name: news.config.name.clone(),
-        }
-        .pack(out);
+        };
+        session.pack(report, out);
         self.last = Some(now);
         self.said = match self.said {
             (phase, told) if phase == standing.phase => (phase, told.saturating_add(1)),

@@ -7,9 +7,10 @@ use crate::block::{BlockId, ObjectId};
 use crate::clock::Instant;
 use crate::guard::guard;
 use crate::keys::VerifyKey;
-use crate::wire::{Announce, Served, ahead};
+use crate::wire::{Announce, AnnounceHead, Data, Report, Served, WireError, ahead};
 
 use super::config::ReceiverConfig;
+use super::seals::Seals;
 
 /// A sequence number further ahead than this is not believed without an announce.
 const MAX_JUMP: i32 = 1 << 20;
@@ -22,7 +23,15 @@ const PROMISE_MIN: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: u32,
+    /// Where reports go.
     pub(super) sender: SocketAddr,
+    /// Where announces come from, and with them data.
+    source: SocketAddr,
+    /// Number of this machine, as announces acknowledge it.
+    name: u64,
+    /// Whether an announce has acknowledged this machine. In a session that is not sealed it need not.
+    pub(super) welcome: bool,
+    seals: Option<Seals>,
     pub(super) verify_key: VerifyKey,
     pub(super) object_id: ObjectId,
     pub(super) preamble_bytes: u32,
@@ -41,26 +50,36 @@ pub(super) struct Session {
 impl Session {
     /// Whether a machine of this `config` may join the session of an announce.
     pub(super) fn fits(config: &ReceiverConfig, announce: &Announce) -> bool {
-        let session = config
-            .session
-            .is_none_or(|session| session == announce.session);
-        let key = config
-            .verify_key
-            .is_none_or(|key| key == announce.verify_key);
         let object = config
             .object_id
             .is_none_or(|object| object == announce.object_id);
-        guard!("expected_session", session)
-            && guard!("expected_key", key)
-            && guard!("expected_object", object)
-            && !announce.ended
+        guard!("expected_object", object) && !announce.ended
     }
 
-    /// The session of an announce that was verified.
-    pub(super) fn join(now: Instant, from: SocketAddr, announce: &Announce) -> Session {
-        Session {
+    /// The same, as far as the head of an announce says it.
+    pub(super) fn may_fit(config: &ReceiverConfig, head: &AnnounceHead) -> bool {
+        let session = config.session.is_none_or(|session| session == head.session);
+        let key = config.verify_key.is_none_or(|key| key == head.verify_key);
+        guard!("expected_session", session) && guard!("expected_key", key)
+    }
+
+    /// The session of an announce that was verified, and whether it acknowledges this machine.
+    pub(super) fn join(
+        now: Instant,
+        from: SocketAddr,
+        announce: Announce,
+        seals: Option<Seals>,
+        number: u64,
+    ) -> (Session, bool) {
+        let name = seals.as_ref().map_or(number, Seals::name);
+        let acked = announce.acked.contains(&name);
+        let session = Session {
             id: announce.session,
-            sender: from,
+            sender: reply_address(from, &announce),
+            source: from,
+            name,
+            welcome: seals.is_none(),
+            seals,
             verify_key: announce.verify_key,
             object_id: announce.object_id,
             preamble_bytes: announce.preamble_bytes,
@@ -69,7 +88,7 @@ impl Session {
             started: announce.started,
             heard: now,
             number: announce.number,
-            served: announce.served.clone(),
+            served: announce.served,
             promised: now,
             tally: Tally {
                 next: announce.sequence,
@@ -77,22 +96,59 @@ impl Session {
                 received: 0,
                 doubted: None,
             },
+        };
+        (session, acked)
+    }
+
+    /// Reads an announce, without checking its signature; `None` when it does not continue this session.
+    pub(super) fn read(
+        &self,
+        head: &AnnounceHead,
+        datagram: &[u8],
+        room: &mut Vec<u8>,
+    ) -> Result<Option<Announce>, WireError> {
+        let ours = head.session == self.id
+            && guard!("announce_key", head.verify_key == self.verify_key)
+            && ahead(head.number, self.number) > 0;
+        let announce = match &self.seals {
+            _ if !ours => return Ok(None),
+            Some(seals) if seals.are_of(head) => seals.announce(datagram, room)?,
+            Some(_) => return Ok(None),
+            None => Announce::peek(datagram)?,
+        };
+        let continues = announce.object_id == self.object_id
+            && announce.preamble_bytes == self.preamble_bytes
+            && announce.symbol_bytes == self.symbol_bytes;
+        Ok(Some(announce).filter(|_| continues))
+    }
+
+    /// Takes a data datagram apart, if it can be one of this session.
+    pub(super) fn open<'a>(
+        &self,
+        from: SocketAddr,
+        datagram: &'a [u8],
+        room: &'a mut Vec<u8>,
+    ) -> Option<Data<'a>> {
+        match &self.seals {
+            Some(seals) => seals.data(datagram, room).ok(),
+            // An address can be forged, but a stray session of the same number is kept out.
+            None if from == self.source => Data::parse(datagram).ok(),
+            None => None,
         }
     }
 
-    /// Whether an announce continues this session. Cheap: asked before the signature is checked.
-    pub(super) fn continues(&self, announce: &Announce) -> bool {
-        announce.session == self.id
-            && announce.object_id == self.object_id
-            && announce.preamble_bytes == self.preamble_bytes
-            && announce.symbol_bytes == self.symbol_bytes
-            && guard!("announce_key", announce.verify_key == self.verify_key)
-            && ahead(announce.number, self.number) > 0
+    /// Appends the datagram of a report to `out`. Its number is used once.
+    pub(super) fn pack(&self, report: Report, out: &mut Vec<u8>) {
+        match &self.seals {
+            Some(seals) => seals.report(report, out),
+            None => report.pack(out),
+        }
     }
 
-    /// Takes a verified announce that continues the session.
-    pub(super) fn update(&mut self, now: Instant, from: SocketAddr, announce: Announce) {
-        self.sender = from;
+    /// Takes a verified announce that continues the session; whether it acknowledges this machine.
+    pub(super) fn update(&mut self, now: Instant, from: SocketAddr, announce: Announce) -> bool {
+        self.sender = reply_address(from, &announce);
+        self.source = from;
         self.heard = now;
         self.started = announce.started;
         self.number = announce.number;
@@ -100,6 +156,7 @@ impl Session {
         self.served = announce.served;
         self.promised = now;
         self.tally.reach(announce.sequence);
+        announce.acked.contains(&self.name)
     }
 
     /// A data datagram of the session came.
@@ -112,6 +169,11 @@ impl Session {
         let holds = (self.interval * PROMISE_INTERVALS).max(PROMISE_MIN);
         let enough = |served: &Served| served.block == block && served.symbols >= deficit;
         now.since(self.promised) < holds && self.served.iter().any(enough)
+    }
+
+    /// Number of the newest announce.
+    pub(super) fn echo(&self) -> u32 {
+        self.number
     }
 
     /// Sequence number before which everything counts.
@@ -128,6 +190,14 @@ impl Session {
     pub(super) fn forgive_since(&mut self, then: (u32, u32)) {
         let came = self.tally.received.wrapping_sub(then.1);
         self.tally.expected = then.0.wrapping_add(came);
+    }
+}
+
+/// Where reports go: what the sender signs counts, for whoever repeats its announce has another address.
+fn reply_address(from: SocketAddr, announce: &Announce) -> SocketAddr {
+    match announce.reply_to {
+        Some(address) if !guard!("reply_address", false) => SocketAddr::V4(address),
+        _ => from,
     }
 }
 

@@ -1,11 +1,14 @@
 //! What a sender is told: its session, its pace, when to start and when to stop.
 
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::block::{LayoutError, ObjectId};
 use crate::keys::SigningKey;
+use crate::seal::SenderSeal;
+use crate::wire::{DATA_OVERHEAD, SEALED_OVERHEAD};
 
 /// When the payload begins to flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +28,11 @@ pub struct SenderConfig {
     pub object_id: ObjectId,
     /// Signs the announces.
     pub signing_key: SigningKey,
-    /// Payload bytes of a data datagram: even, 512 to 8946. See [`symbol_bytes_for_mtu`].
+    /// Seals every datagram, if it is there.
+    pub seal: Option<SenderSeal>,
+    /// Where reports are taken; `None`: where the announces come from.
+    pub reply_to: Option<SocketAddrV4>,
+    /// Payload bytes of a data datagram: even, 512 to 8952. See [`symbol_bytes_for_mtu`].
     pub symbol_bytes: u16,
     /// The pace the driver keeps, in bits per second on the wire. Feedback intervals follow from it.
     pub rate_bits: u64,
@@ -40,10 +47,16 @@ pub const MIN_SYMBOL_BYTES: u16 = 512;
 /// Largest symbol of a session, in bytes: an Ethernet MTU of 9000.
 pub const MAX_SYMBOL_BYTES: u16 = 8952;
 
-/// The largest symbol that fits an IPv4 datagram without fragments: 1452 bytes at MTU 1500.
-pub fn symbol_bytes_for_mtu(mtu: u32) -> u16 {
+/// The largest symbol that fits an IPv4 datagram without fragments: 1452 bytes at MTU 1500, 1440 when it is
+/// sealed.
+pub fn symbol_bytes_for_mtu(mtu: u32, sealed: bool) -> u16 {
     const IP_AND_UDP: u32 = 20 + 8;
-    let overhead = IP_AND_UDP + crate::wire::DATA_OVERHEAD as u32;
+    let around = if sealed {
+        SEALED_OVERHEAD
+    } else {
+        DATA_OVERHEAD
+    };
+    let overhead = IP_AND_UDP + around as u32;
     let fits = mtu
         .saturating_sub(overhead)
         .min(u32::from(MAX_SYMBOL_BYTES)) as u16;

@@ -51,6 +51,8 @@ pub enum SenderEvent {
         /// Whether it said so itself.
         said_so: bool,
     },
+    /// So much was sealed that the sender's numbers would soon begin again: the session ends.
+    Spent,
     /// The session is over; nothing more will be transmitted.
     Finished,
 }

@@ -12,6 +12,8 @@ const EVERY: Duration = Duration::from_millis(100);
 const FAREWELL_EVERY: Duration = Duration::from_millis(50);
 /// An acknowledgement does not wait longer than this.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(5);
+/// A report that has heard no announce of the last so many seconds, up to twice that, is an old one sent again.
+const FRESH: Duration = Duration::from_secs(8);
 /// Acknowledgements that wait for an announce, at most: the rest asks again.
 const MAX_ACK_QUEUE: usize = 1024;
 
@@ -19,6 +21,9 @@ const MAX_ACK_QUEUE: usize = 1024;
 pub(super) struct Herald {
     due: Instant,
     number: u32,
+    /// Numbers of announces of some time ago, the older first, and when the younger was taken.
+    marks: (u32, u32),
+    marked: Instant,
     acks: VecDeque<u64>,
 }
 
@@ -28,6 +33,8 @@ impl Herald {
         Herald {
             due: now,
             number: 0,
+            marks: (0, 0),
+            marked: now,
             acks: VecDeque::new(),
         }
     }
@@ -42,7 +49,17 @@ impl Herald {
         self.due = now;
     }
 
-    /// The DONE of machine `id` has arrived.
+    /// Number of the last announce.
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether a report that echoes this announce may be of now.
+    pub(super) fn is_fresh(&self, echo: u32) -> bool {
+        (self.marks.0..=self.number).contains(&echo)
+    }
+
+    /// A report of machine `id` has arrived that is to be acknowledged.
     pub(super) fn acknowledge(&mut self, now: Instant, id: u64) {
         if self.acks.len() < MAX_ACK_QUEUE && !self.acks.contains(&id) {
             self.acks.push_back(id);
@@ -52,7 +69,12 @@ impl Herald {
 
     /// An announce goes out at `now`: its number, and the machines it acknowledges.
     pub(super) fn announce(&mut self, now: Instant, farewell: bool) -> (u32, Vec<u64>) {
-        self.number += 1;
+        // At two hundred a second they last for eight months.
+        self.number = self.number.saturating_add(1);
+        if now.since(self.marked) >= FRESH {
+            self.marks = (self.marks.1, self.number);
+            self.marked = now;
+        }
         let acked = self.acks.drain(..self.acks.len().min(MAX_ACKED)).collect();
         self.due = now.after(match (self.acks.is_empty(), farewell) {
             (false, _) => ACKNOWLEDGE_WITHIN,
@@ -66,6 +88,17 @@ impl Herald {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_heard_long_ago_is_not_fresh() {
+        let mut herald = Herald::new(Instant::ZERO);
+        for tenth in 0..=200 {
+            herald.announce(Instant::from_micros(tenth * 100_000), false);
+        }
+        assert!(herald.is_fresh(201) && herald.is_fresh(201 - 80));
+        assert!(!herald.is_fresh(202), "nobody heard it yet");
+        assert!(!herald.is_fresh(201 - 160));
+    }
 
     #[test]
     fn a_room_that_is_done_at_once_is_acknowledged_within_moments() {

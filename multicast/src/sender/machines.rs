@@ -117,6 +117,7 @@ impl Machines {
             return None;
         }
         let was_active = machine.is_active();
+        let was_done = !joined && machine.info.phase == Phase::Done;
         machine.number = report.number;
         machine.last_heard = now;
         machine.measure(report.expected, report.received);
@@ -138,7 +139,8 @@ impl Machines {
         if matches!(report.phase, Phase::Done | Phase::Leaving) {
             info.took = now.since(machine.first_heard);
             machine.wanted.replace((0, blocks), &[], &mut want);
-            heard.done = report.phase == Phase::Done && (was_active || joined);
+            // Also of a machine that was given up and is back.
+            heard.done = report.phase == Phase::Done && !was_done;
             heard.left = report.phase == Phase::Leaving && was_active;
             machine.ready |= heard.done;
         } else if !report.window.0.is_preamble() && report.phase >= Phase::Receiving {

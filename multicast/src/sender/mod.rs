@@ -19,7 +19,7 @@ use crate::block::{BlockId, Layout, MAX_PREAMBLE_BYTES};
 use crate::clock::Instant;
 use crate::fec::{Fec, ReedSolomon};
 use crate::guard::guard;
-use crate::wire::{Announce, Data, MAX_SERVED, Phase, Report, Served};
+use crate::wire::{Announce, Data, MAX_SERVED, Report, Served};
 
 mod config;
 mod demand;
@@ -28,6 +28,7 @@ mod flight;
 mod herald;
 mod machines;
 mod rules;
+mod seals;
 mod seats;
 mod shelf;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use demand::Demand;
 use flight::Flight;
 use herald::Herald;
 use machines::Machines;
+use seals::Seals;
 use seats::Seats;
 use shelf::Shelf;
 
@@ -82,6 +84,7 @@ pub struct Sender<F = ReedSolomon> {
     /// The block being sent, and how many of its symbols may follow in a row.
     run: Option<(u32, u32)>,
     sequence: u32,
+    seals: Seals,
     herald: Herald,
     last_heard: Instant,
     events: VecDeque<SenderEvent>,
@@ -95,7 +98,7 @@ impl<F: Fec> Sender<F> {
     /// A symbol size or a preamble that the protocol does not allow.
     pub fn new(
         now: Instant,
-        config: SenderConfig,
+        mut config: SenderConfig,
         preamble: &[u8],
         layout: Layout,
         fec: F,
@@ -119,7 +122,9 @@ impl<F: Fec> Sender<F> {
             shelf.put(place, block.to_vec(), true);
             rest = behind;
         }
+        let verify_key = config.signing_key.verify_key();
         let mut sender = Sender {
+            seals: Seals::new(config.seal.take(), config.session, verify_key),
             demand: Demand::new(&head, &layout, symbol_bytes, blind),
             machines: Machines::new(layout.len()),
             seats: None,
@@ -144,8 +149,11 @@ impl<F: Fec> Sender<F> {
     /// Takes a datagram that came on the session's socket. Never fails: what is not understood is
     /// counted.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
-        match Report::parse(datagram) {
-            Ok(report) if guard!("feedback_session", report.session == self.config.session) => {
+        match self.seals.report(datagram) {
+            Ok(report)
+                if guard!("feedback_session", report.session == self.config.session)
+                    && guard!("report_echo", self.herald.is_fresh(report.echo)) =>
+            {
                 self.handle_report(now, from, &report);
             }
             _ => self.stats.ignored += 1,
@@ -186,7 +194,7 @@ impl<F: Fec> Sender<F> {
         if heard.left {
             self.tell(SenderEvent::Lost { id, said_so: true });
         }
-        if report.phase == Phase::Done {
+        if report.acknowledge {
             self.herald.acknowledge(now, id);
         }
         if Flight::reaches(self.sequence, report.as_of) {
@@ -246,10 +254,15 @@ impl<F: Fec> Sender<F> {
     /// while somebody lacks something. All data datagrams of a session have the same length.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Destination> {
         let before = out.len();
+        let numbers = self.sequence.max(self.herald.number());
+        if self.is_running() && self.seals.is_spent(numbers) {
+            self.end(now);
+            self.tell(SenderEvent::Spent);
+        }
         let due = now >= self.herald.due() && self.stage != Stage::Finished;
         if due {
             self.announce(now, out);
-        } else if matches!(self.stage, Stage::Waiting | Stage::Flowing) {
+        } else if self.is_running() {
             self.data(out)?;
         }
         let bytes = (out.len() - before) as u64;
@@ -275,6 +288,7 @@ impl<F: Fec> Sender<F> {
             started,
             ended,
             verify_key: self.config.signing_key.verify_key(),
+            reply_to: self.config.reply_to,
             object_id: self.config.object_id,
             preamble_bytes: self.preamble_bytes,
             symbol_bytes: self.config.symbol_bytes,
@@ -285,7 +299,8 @@ impl<F: Fec> Sender<F> {
                 .collect(),
             acked,
         };
-        announce.pack(&self.config.signing_key, out);
+        self.seals
+            .announce(&announce, &self.config.signing_key, out);
         self.stats.announces += 1;
     }
 
@@ -311,14 +326,14 @@ impl<F: Fec> Sender<F> {
         let bytes = self.shelf.symbol(place, number, more)?;
         let block = self.demand.id(place);
         let (session, sequence) = (self.config.session, self.sequence);
-        Data {
+        let data = Data {
             session,
             sequence,
             block,
             symbol: number,
             bytes,
-        }
-        .pack(out);
+        };
+        self.seals.data(&data, out);
         if number < self.demand.symbols(place) {
             self.stats.source_symbols += 1;
         } else {
@@ -405,12 +420,16 @@ impl<F: Fec> Sender<F> {
 
     /// Ends the session before its time: machines are told, then comes [`SenderEvent::Finished`].
     pub fn end(&mut self, now: Instant) {
-        if matches!(self.stage, Stage::Waiting | Stage::Flowing) {
+        if self.is_running() {
             self.stage = Stage::Ending {
                 farewells: FAREWELLS,
             };
             self.herald.hurry(now);
         }
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.stage, Stage::Waiting | Stage::Flowing)
     }
 
     /// Every machine ever heard, by number.

@@ -53,6 +53,8 @@ impl Room {
             session: 77,
             object_id: ObjectId(*blake3::hash(&preamble).as_bytes()),
             signing_key: SigningKey::from_seed(&[5; 32]),
+            seal: None,
+            reply_to: None,
             symbol_bytes: 1452,
             rate_bits: 500_000_000,
             start: StartRule {
@@ -84,6 +86,7 @@ impl Room {
             name: format!("node{}", self.nodes.len()),
             session: None,
             verify_key: None,
+            membership: None,
             object_id: None,
             silence: Duration::from_secs(5),
             chance: Box::new(move || random(&mut state) as u32),

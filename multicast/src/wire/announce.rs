@@ -1,21 +1,25 @@
 //! The announce: several times a second the sender says, signed, what the session is and what it is
 //! about to send.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+
 use crate::block::{BlockId, MAX_PREAMBLE_BYTES, ObjectId};
 use crate::guard::guard;
 use crate::keys::{SIGNATURE_BYTES, SigningKey, VerifyKey};
+use crate::seal::{Cipher, Sealing};
 use crate::sender::{MAX_SYMBOL_BYTES, MIN_SYMBOL_BYTES};
 
+use super::WireError;
+use super::head::AnnounceHead;
 use super::read::Reader;
-use super::{Kind, WireError};
 
 /// Most deficits in one announce.
 pub const MAX_SERVED: usize = 64;
 /// Most acknowledged machines in one announce.
 pub const MAX_ACKED: usize = 32;
 
-const STARTED: u8 = 1;
-const ENDED: u8 = 2;
+/// Stands for: where the announce comes from.
+const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 
 /// A block for which symbols are still to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub struct Announce {
     pub ended: bool,
     /// Key of the signature.
     pub verify_key: VerifyKey,
+    /// Where reports are taken; `None`: where the announce comes from.
+    pub reply_to: Option<SocketAddrV4>,
     /// What is being sent.
     pub object_id: ObjectId,
     /// Length of the preamble, 1 to [`MAX_PREAMBLE_BYTES`].
@@ -58,52 +64,70 @@ pub struct Announce {
 }
 
 impl Announce {
-    /// Takes a datagram apart and checks its signature by the key it names. Whether that key is to be
-    /// believed is for the caller to say.
+    /// Takes a datagram apart that is not sealed, and checks its signature by the key it names. Whether that key is
+    /// to be believed is for the caller to say.
+    ///
+    /// # Errors
+    /// A datagram of another form, a field out of range, or a wrong signature.
     pub fn parse(datagram: &[u8]) -> Result<Announce, WireError> {
-        let (body, signature) = datagram
-            .split_last_chunk::<SIGNATURE_BYTES>()
-            .ok_or(WireError::Truncated)?;
-        let announce = Announce::parse_body(body)?;
-        // Last, because it costs most.
-        if guard!(
-            "announce_signature",
-            announce.verify_key.verifies(body, signature)
-        ) {
-            Ok(announce)
+        let announce = Announce::peek(datagram)?;
+        announce.check_signature(datagram)?;
+        Ok(announce)
+    }
+
+    /// Takes a datagram apart that is not sealed, without checking its signature: enough to see whether it is
+    /// news, and to believe nothing.
+    ///
+    /// # Errors
+    /// A datagram of another form, or a field out of range.
+    pub fn peek(datagram: &[u8]) -> Result<Announce, WireError> {
+        let (signed, _) = split_signature(datagram)?;
+        let mut reader = Reader::new(signed);
+        let head = AnnounceHead::read(&mut reader)?;
+        if head.sealing.is_some() {
+            return Err(WireError::Field { field: "flags" });
+        }
+        Announce::parse_body(&head, reader)
+    }
+
+    /// Takes a sealed datagram apart, without checking its signature.
+    pub(crate) fn open(
+        cipher: &Cipher,
+        datagram: &[u8],
+        room: &mut Vec<u8>,
+    ) -> Result<Announce, WireError> {
+        let (signed, _) = split_signature(datagram)?;
+        let mut reader = Reader::new(signed);
+        let head = AnnounceHead::read(&mut reader)?;
+        if head.sealing.is_none() {
+            return Err(WireError::Field { field: "flags" });
+        }
+        let sealed = reader.rest();
+        let clear = &signed[..signed.len() - sealed.len()];
+        let body = cipher.open(head.number, clear, sealed, room);
+        Announce::parse_body(&head, Reader::new(body.ok_or(WireError::Unopened)?))
+    }
+
+    /// Whether the whole datagram is signed with the key it names. Asked last, because it costs most.
+    pub(crate) fn check_signature(&self, datagram: &[u8]) -> Result<(), WireError> {
+        let (signed, signature) = split_signature(datagram)?;
+        let genuine = || self.verify_key.verifies(signed, signature);
+        if guard!("announce_signature", genuine()) {
+            Ok(())
         } else {
             Err(WireError::Forged)
         }
     }
 
-    /// Takes a datagram apart without checking its signature: enough to see whether it is news, and
-    /// to believe nothing.
-    ///
-    /// # Errors
-    /// A datagram of another form, or a field out of range.
-    pub fn peek(datagram: &[u8]) -> Result<Announce, WireError> {
-        let (body, _) = datagram
-            .split_last_chunk::<SIGNATURE_BYTES>()
-            .ok_or(WireError::Truncated)?;
-        Announce::parse_body(body)
-    }
-
-    fn parse_body(body: &[u8]) -> Result<Announce, WireError> {
-        let mut reader = Reader::new(body);
-        if reader.u8()? != Kind::Announce.first_byte() {
-            return Err(WireError::Foreign { first: body[0] });
-        }
-        let flags = reader.u8()?;
-        if flags & !(STARTED | ENDED) != 0 {
-            return Err(WireError::Field { field: "flags" });
-        }
+    fn parse_body(head: &AnnounceHead, mut reader: Reader<'_>) -> Result<Announce, WireError> {
         let mut announce = Announce {
-            started: flags & STARTED != 0,
-            ended: flags & ENDED != 0,
-            session: reader.u32()?,
-            sequence: reader.u32()?,
-            number: reader.u32()?,
-            verify_key: VerifyKey(reader.array()?),
+            started: head.started,
+            ended: head.ended,
+            session: head.session,
+            sequence: head.sequence,
+            number: head.number,
+            verify_key: head.verify_key,
+            reply_to: address_of(reader.array()?, reader.u16()?),
             object_id: ObjectId(reader.array()?),
             preamble_bytes: reader.u32()?,
             symbol_bytes: reader.u16()?,
@@ -149,17 +173,48 @@ impl Announce {
         Err(WireError::Field { field })
     }
 
-    /// Appends the signed datagram to `out`. More than the bounds allow is left out.
+    /// Appends the signed datagram to `out`, not sealed. More than the bounds allow is left out.
     pub fn pack(&self, key: &SigningKey, out: &mut Vec<u8>) {
         let from = out.len();
+        self.head(None).append(out);
+        self.append_body(out);
+        sign(key, from, out);
+    }
+
+    /// Appends the datagram to `out`, sealed and signed. No two announces with one number may be.
+    pub(crate) fn seal(
+        &self,
+        key: &SigningKey,
+        sealing: Sealing,
+        cipher: &Cipher,
+        out: &mut Vec<u8>,
+    ) {
+        let from = out.len();
+        self.head(Some(sealing)).append(out);
+        let body = out.len();
+        self.append_body(out);
+        cipher.seal(self.number, out, from, body);
+        sign(key, from, out);
+    }
+
+    fn head(&self, sealing: Option<Sealing>) -> AnnounceHead {
+        AnnounceHead {
+            started: self.started,
+            ended: self.ended,
+            session: self.session,
+            sequence: self.sequence,
+            number: self.number,
+            verify_key: self.verify_key,
+            sealing,
+        }
+    }
+
+    fn append_body(&self, out: &mut Vec<u8>) {
         let served = &self.served[..self.served.len().min(MAX_SERVED)];
         let acked = &self.acked[..self.acked.len().min(MAX_ACKED)];
-        let flags = u8::from(self.started) * STARTED + u8::from(self.ended) * ENDED;
-        out.extend_from_slice(&[Kind::Announce.first_byte(), flags]);
-        out.extend_from_slice(&self.session.to_be_bytes());
-        out.extend_from_slice(&self.sequence.to_be_bytes());
-        out.extend_from_slice(&self.number.to_be_bytes());
-        out.extend_from_slice(&self.verify_key.0);
+        let reply_to = self.reply_to.unwrap_or(NOWHERE);
+        out.extend_from_slice(&reply_to.ip().octets());
+        out.extend_from_slice(&reply_to.port().to_be_bytes());
         out.extend_from_slice(&self.object_id.0);
         out.extend_from_slice(&self.preamble_bytes.to_be_bytes());
         out.extend_from_slice(&self.symbol_bytes.to_be_bytes());
@@ -173,9 +228,20 @@ impl Announce {
         acked
             .iter()
             .for_each(|id| out.extend_from_slice(&id.to_be_bytes()));
-        let signature = key.sign(&out[from..]);
-        out.extend_from_slice(&signature);
     }
+}
+
+fn split_signature(datagram: &[u8]) -> Result<(&[u8], &[u8; SIGNATURE_BYTES]), WireError> {
+    datagram.split_last_chunk().ok_or(WireError::Truncated)
+}
+
+fn sign(key: &SigningKey, from: usize, out: &mut Vec<u8>) {
+    let signature = key.sign(&out[from..]);
+    out.extend_from_slice(&signature);
+}
+
+fn address_of(octets: [u8; 4], port: u16) -> Option<SocketAddrV4> {
+    Some(SocketAddrV4::new(octets.into(), port)).filter(|address| *address != NOWHERE)
 }
 
 #[cfg(test)]
@@ -190,6 +256,7 @@ pub(crate) mod tests {
             started: true,
             ended: false,
             verify_key: key.verify_key(),
+            reply_to: Some(SocketAddrV4::new([192, 0, 2, 7].into(), 4001)),
             object_id: ObjectId([9; 32]),
             preamble_bytes: 5000,
             symbol_bytes: 1452,
@@ -209,7 +276,7 @@ pub(crate) mod tests {
         let mut out = Vec::new();
         sample(&key).pack(&key, &mut out);
         assert_eq!(Announce::parse(&out), Ok(sample(&key)));
-        assert_eq!(out.len(), 90 + 6 + 16 + 64);
+        assert_eq!(out.len(), 96 + 6 + 16 + 64);
     }
 
     #[test]
@@ -229,7 +296,7 @@ pub(crate) mod tests {
         };
         let mut out = Vec::new();
         full.pack(&key, &mut out);
-        assert_eq!(out.len(), 794);
+        assert_eq!(out.len(), 800);
         assert!(Announce::parse(&out).is_ok());
     }
 

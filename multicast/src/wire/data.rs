@@ -2,14 +2,17 @@
 
 use crate::block::BlockId;
 use crate::guard::guard;
+use crate::seal::{Cipher, TAG_BYTES};
 
 use super::read::{Reader, append_crc, split_crc};
-use super::{Kind, WireError};
+use super::{Kind, SEALED, WireError};
 
 const HEADER_BYTES: usize = 16;
 
 /// Bytes that a data datagram has beside its symbol: header and CRC32.
 pub const DATA_OVERHEAD: usize = HEADER_BYTES + 4;
+/// The same of a sealed one: header and tag.
+pub const SEALED_OVERHEAD: usize = HEADER_BYTES + TAG_BYTES;
 
 /// One symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,18 +30,40 @@ pub struct Data<'a> {
 }
 
 impl<'a> Data<'a> {
-    /// Takes a datagram apart and checks its CRC32.
+    /// Takes a datagram apart that is not sealed, and checks its CRC32.
     pub fn parse(datagram: &'a [u8]) -> Result<Data<'a>, WireError> {
         let (body, intact) = split_crc(datagram)?;
         if !guard!("crc", intact) {
             return Err(WireError::Damaged);
         }
+        Data::parse_head(body, 0)
+    }
+
+    /// Takes a sealed datagram apart, with `room` for what was sealed in it.
+    pub(crate) fn open(
+        cipher: &Cipher,
+        datagram: &'a [u8],
+        room: &'a mut Vec<u8>,
+    ) -> Result<Data<'a>, WireError> {
+        let sealed = Data::parse_head(datagram, SEALED)?;
+        let (head, body) = (&datagram[..HEADER_BYTES], sealed.bytes);
+        let length = body.len().saturating_sub(TAG_BYTES);
+        let intact = cipher.open(sealed.sequence, head, body, room).is_some();
+        if !guard!("sealed_data", intact) {
+            return Err(WireError::Unopened);
+        }
+        let bytes = room.get(..length).ok_or(WireError::Truncated)?;
+        Ok(Data { bytes, ..sealed })
+    }
+
+    /// The header, and all that follows it. `flags` are those that must be set; others come with a meaning
+    /// that this version does not know.
+    fn parse_head(body: &'a [u8], flags: u8) -> Result<Data<'a>, WireError> {
         let mut reader = Reader::new(body);
         if reader.u8()? != Kind::Data.first_byte() {
             return Err(WireError::Foreign { first: body[0] });
         }
-        // Reserved flags come with a meaning that this version does not know.
-        if reader.u8()? != 0 {
+        if reader.u8()? != flags {
             return Err(WireError::Field { field: "flags" });
         }
         Ok(Data {
@@ -46,20 +71,31 @@ impl<'a> Data<'a> {
             sequence: reader.u32()?,
             block: BlockId(reader.u32()?),
             symbol: reader.u16()?,
-            bytes: reader.bytes(body.len() - HEADER_BYTES)?,
+            bytes: reader.rest(),
         })
     }
 
-    /// Appends the datagram to `out`.
+    /// Appends the datagram to `out`, not sealed.
     pub fn pack(&self, out: &mut Vec<u8>) {
         let from = out.len();
-        out.extend_from_slice(&[Kind::Data.first_byte(), 0]);
+        self.append(0, out);
+        append_crc(out, from);
+    }
+
+    /// Appends the datagram to `out`, sealed. No two datagrams with one sequence number may be.
+    pub(crate) fn seal(&self, cipher: &Cipher, out: &mut Vec<u8>) {
+        let from = out.len();
+        self.append(SEALED, out);
+        cipher.seal(self.sequence, out, from, from + HEADER_BYTES);
+    }
+
+    fn append(&self, flags: u8, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[Kind::Data.first_byte(), flags]);
         out.extend_from_slice(&self.session.to_be_bytes());
         out.extend_from_slice(&self.sequence.to_be_bytes());
         out.extend_from_slice(&self.block.0.to_be_bytes());
         out.extend_from_slice(&self.symbol.to_be_bytes());
         out.extend_from_slice(self.bytes);
-        append_crc(out, from);
     }
 }
 

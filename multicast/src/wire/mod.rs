@@ -8,15 +8,25 @@ use thiserror::Error;
 
 mod announce;
 mod data;
+mod head;
 mod read;
 mod report;
 
 pub use announce::{Announce, MAX_ACKED, MAX_SERVED, Served};
-pub use data::{DATA_OVERHEAD, Data};
+pub use data::{DATA_OVERHEAD, Data, SEALED_OVERHEAD};
+pub(crate) use head::{AnnounceHead, ReportHead};
 pub use report::{MAX_RUNS, Phase, Report, Run, WHOLE};
 
 /// Upper half of the first byte of every datagram.
 pub(crate) const VERSION: u8 = 1;
+
+/// The bit of the second byte of every datagram that says it is sealed.
+const SEALED: u8 = 0x80;
+
+/// Whether a datagram says that it is sealed.
+pub(crate) fn is_sealed(datagram: &[u8]) -> bool {
+    datagram.get(1).is_some_and(|flags| flags & SEALED != 0)
+}
 
 /// Lower half of the first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +74,9 @@ pub enum WireError {
     /// The checksum is wrong.
     #[error("damaged datagram")]
     Damaged,
+    /// It is not sealed with the key it should be.
+    #[error("datagram that the key does not open")]
+    Unopened,
     /// The signature is wrong.
     #[error("announce with a wrong signature")]
     Forged,

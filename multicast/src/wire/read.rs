@@ -38,6 +38,11 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
+    /// All that is left.
+    pub(super) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     pub(super) fn end(self) -> Result<(), WireError> {
         if self.0.is_empty() {
             Ok(())

@@ -2,9 +2,11 @@
 
 use crate::block::BlockId;
 use crate::receiver::MAX_NAME_BYTES;
+use crate::seal::Cipher;
 
+use super::head::{ACKNOWLEDGE, PHASE, REPORT_HEAD_BYTES, ReportHead};
 use super::read::{Reader, append_crc, split_crc};
-use super::{Kind, WireError};
+use super::{SEALED, WireError};
 
 /// Most runs in one report, so that it fits any datagram of MTU 1500.
 pub const MAX_RUNS: usize = 130;
@@ -55,6 +57,12 @@ pub struct Report {
     pub session: u32,
     /// How far the machine is.
     pub phase: Phase,
+    /// Whether an announce shall acknowledge this report.
+    pub acknowledge: bool,
+    /// Number the server gave the machine; 0 without a server.
+    pub machine: u32,
+    /// Number of the newest announce the machine has heard.
+    pub echo: u32,
     /// Deficits count what came before this sequence number.
     pub as_of: u32,
     /// Counts the reports of this machine from 1.
@@ -85,25 +93,49 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes a datagram apart and checks its CRC32.
+    /// Takes a datagram apart that is not sealed, and checks its CRC32.
+    ///
+    /// # Errors
+    /// A datagram of another form, damaged, or with a field out of range.
     pub fn parse(datagram: &[u8]) -> Result<Report, WireError> {
         let (body, intact) = split_crc(datagram)?;
         if !intact {
             return Err(WireError::Damaged);
         }
         let mut reader = Reader::new(body);
-        if reader.u8()? != Kind::Report.first_byte() {
-            return Err(WireError::Foreign { first: body[0] });
+        let head = ReportHead::read(&mut reader)?;
+        if head.flags & SEALED != 0 {
+            return Err(WireError::Field { field: "flags" });
         }
-        let phase = usize::from(reader.u8()?);
+        Report::parse_body(&head, reader)
+    }
+
+    /// Takes a sealed datagram apart.
+    pub(crate) fn open(
+        cipher: &Cipher,
+        datagram: &[u8],
+        room: &mut Vec<u8>,
+    ) -> Result<Report, WireError> {
+        let head = ReportHead::peek(datagram)?;
+        if head.flags & SEALED == 0 {
+            return Err(WireError::Field { field: "flags" });
+        }
+        let (clear, sealed) = datagram.split_at(REPORT_HEAD_BYTES);
+        let body = cipher.open(head.number, clear, sealed, room);
+        Report::parse_body(&head, Reader::new(body.ok_or(WireError::Unopened)?))
+    }
+
+    fn parse_body(head: &ReportHead, mut reader: Reader<'_>) -> Result<Report, WireError> {
+        let phase = PHASES.get(usize::from(head.flags & PHASE));
         let mut report = Report {
-            phase: *PHASES
-                .get(phase)
-                .ok_or(WireError::Field { field: "phase" })?,
-            session: reader.u32()?,
+            phase: *phase.ok_or(WireError::Field { field: "phase" })?,
+            acknowledge: head.flags & ACKNOWLEDGE != 0,
+            session: head.session,
+            machine: head.machine,
+            number: head.number,
+            receiver: head.receiver,
             as_of: reader.u32()?,
-            number: reader.u32()?,
-            receiver: reader.u64()?,
+            echo: reader.u32()?,
             expected: reader.u32()?,
             received: reader.u32()?,
             overflow: reader.u32()?,
@@ -147,17 +179,38 @@ impl Report {
         Ok(())
     }
 
-    /// Appends the datagram to `out`. More than the bounds allow is left out.
+    /// Appends the datagram to `out`, not sealed. More than the bounds allow is left out.
     pub fn pack(&self, out: &mut Vec<u8>) {
         let from = out.len();
+        self.head(0).append(out);
+        self.append_body(out);
+        append_crc(out, from);
+    }
+
+    /// Appends the datagram to `out`, sealed. No two reports of one start of a machine may have one number.
+    pub(crate) fn seal(&self, cipher: &Cipher, out: &mut Vec<u8>) {
+        let from = out.len();
+        self.head(SEALED).append(out);
+        self.append_body(out);
+        cipher.seal(self.number, out, from, from + REPORT_HEAD_BYTES);
+    }
+
+    fn head(&self, sealed: u8) -> ReportHead {
+        ReportHead {
+            flags: self.phase as u8 | (u8::from(self.acknowledge) * ACKNOWLEDGE) | sealed,
+            session: self.session,
+            machine: self.machine,
+            number: self.number,
+            receiver: self.receiver,
+        }
+    }
+
+    fn append_body(&self, out: &mut Vec<u8>) {
         let name = &self.name.as_bytes()[..self.name.len().min(MAX_NAME_BYTES)];
         let runs = &self.runs[..self.runs.len().min(MAX_RUNS)];
-        out.extend_from_slice(&[Kind::Report.first_byte(), self.phase as u8]);
-        out.extend_from_slice(&self.session.to_be_bytes());
-        out.extend_from_slice(&self.as_of.to_be_bytes());
-        out.extend_from_slice(&self.number.to_be_bytes());
-        out.extend_from_slice(&self.receiver.to_be_bytes());
         for count in [
+            self.as_of,
+            self.echo,
             self.expected,
             self.received,
             self.overflow,
@@ -181,7 +234,6 @@ impl Report {
             out.extend_from_slice(&run.count.to_be_bytes());
             out.extend_from_slice(&run.deficit.to_be_bytes());
         }
-        append_crc(out, from);
     }
 }
 
@@ -199,6 +251,9 @@ mod tests {
         Report {
             session: 7,
             phase: Phase::Receiving,
+            acknowledge: true,
+            machine: 12,
+            echo: 77,
             as_of: 1000,
             number: 5,
             receiver: 0xfeed,
@@ -235,7 +290,7 @@ mod tests {
     #[test]
     fn a_report_survives_the_wire() {
         assert_eq!(Report::parse(&packed(&sample())), Ok(sample()));
-        assert_eq!(packed(&sample()).len(), 64 + 7 + 2 * 10 + 4);
+        assert_eq!(packed(&sample()).len(), 72 + 7 + 2 * 10 + 4);
     }
 
     #[test]

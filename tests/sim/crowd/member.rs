@@ -88,6 +88,7 @@ impl Member {
             name: format!("m{:05}", self.number),
             session: None,
             verify_key: None,
+            membership: None,
             object_id: None,
             silence: Duration::from_secs(60),
             chance: Box::new(move || dice.draw() as u32),

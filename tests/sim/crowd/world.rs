@@ -76,6 +76,8 @@ impl<'a> World<'a> {
             session: 0x5ca1e,
             object_id: ObjectId(*blake3::hash(&preamble).as_bytes()),
             signing_key: SigningKey::from_seed(&[3; 32]),
+            seal: None,
+            reply_to: None,
             symbol_bytes: TINY,
             rate_bits: crowd.rate_bits,
             start: StartRule {

@@ -47,13 +47,19 @@ impl View {
             SendEvent::Open {
                 interface,
                 symbol_bytes,
+                sealed,
                 verify_key,
                 ..
             } => self.line.say(&format!(
                 "sending to {} from {interface} at {} Mbit/s, {symbol_bytes} bytes a symbol, \
-                 key {verify_key}",
+                 {} key {verify_key}",
                 self.group,
                 self.rate_bits / 1_000_000,
+                if sealed {
+                    "sealed, signed with"
+                } else {
+                    "signed with"
+                },
             )),
             SendEvent::Joined { name, id } => {
                 self.line.say(&format!("{name} joined"));

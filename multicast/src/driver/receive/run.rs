@@ -14,7 +14,7 @@ use crate::{
     clock::Instant,
     driver::{pace::HEADER_BYTES, ticks::Ticks},
     fec::ReedSolomon,
-    receiver::{Receiver, ReceiverError, ReceiverEvent},
+    receiver::{Obstacle, Receiver, ReceiverError, ReceiverEvent},
     udp::{Endpoint, Inbox},
 };
 
@@ -36,7 +36,11 @@ const FAREWELL: Duration = Duration::from_millis(300);
 
 /// Why a run ended early.
 pub(super) enum RunError {
-    NoSession { searched: Duration, datagrams: u64 },
+    NoSession {
+        searched: Duration,
+        datagrams: u64,
+        obstacle: Option<Obstacle>,
+    },
     Session(ReceiverError),
     Network(io::Error),
     Interrupted,
@@ -71,6 +75,8 @@ pub(super) struct Run<'scope, 'env, S> {
     heard: u64,
     wire_bytes: u64,
     settling: bool,
+    /// What was said last of announces that are of no use.
+    obstacle: Option<Obstacle>,
     ending: Option<Ending>,
     report: Vec<u8>,
 }
@@ -96,6 +102,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
             heard: 0,
             wire_bytes: 0,
             settling: false,
+            obstacle: None,
             ending: None,
             report: Vec::with_capacity(REPORT_BYTES),
         }
@@ -123,6 +130,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
                 self.receiver.handle_timeout(now);
             }
             self.pass_events(observer);
+            self.pass_obstacle(observer);
             self.send_reports();
             match self.ending.take() {
                 Some(Ending::Finished) => return Ok(self.final_report()),
@@ -139,6 +147,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
                 return Err(RunError::NoSession {
                     searched,
                     datagrams: self.heard,
+                    obstacle: self.obstacle,
                 });
             }
             if self.ticks.elapsed() >= next_progress {
@@ -225,6 +234,18 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
                 return;
             };
             self.pass_event(event, observer);
+        }
+    }
+
+    /// Tells of announces that are of no use, once for each reason.
+    fn pass_obstacle(&mut self, observer: &mut impl FnMut(ReceiveEvent)) {
+        let obstacle = self.receiver.obstacle();
+        if obstacle.is_some() && obstacle != self.obstacle {
+            self.obstacle = obstacle;
+            obstacle
+                .into_iter()
+                .map(ReceiveEvent::Obstacle)
+                .for_each(observer);
         }
     }
 

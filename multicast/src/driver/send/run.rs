@@ -178,6 +178,12 @@ impl Run {
                     self.reading += 1;
                     continue;
                 }
+                SenderEvent::Spent => {
+                    log::warn!(
+                        "sender state=spent reason=\"all sequence numbers of one key were used\""
+                    );
+                    continue;
+                }
                 SenderEvent::Finished => {
                     self.finished = true;
                     continue;
