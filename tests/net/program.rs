@@ -146,6 +146,15 @@ impl Program {
         kill(self.pid()?, Signal::SIGTERM).context("asking the program to end")
     }
 
+    /// Its process number.
+    pub fn id(&self) -> Result<u32> {
+        let child = self
+            .child
+            .as_ref()
+            .context("the program was waited for already")?;
+        Ok(child.id())
+    }
+
     /// When it was started.
     pub fn started(&self) -> Instant {
         self.started
@@ -170,11 +179,7 @@ impl Program {
     }
 
     fn pid(&self) -> Result<Pid> {
-        let child = self
-            .child
-            .as_ref()
-            .context("the program was waited for already")?;
-        Ok(Pid::from_raw(i32::try_from(child.id())?))
+        Ok(Pid::from_raw(i32::try_from(self.id()?)?))
     }
 
     fn last_words(&mut self) -> String {

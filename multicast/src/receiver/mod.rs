@@ -400,6 +400,10 @@ impl<F: Fec> Receiver<F> {
 
     /// The sink cannot go on: the sender is told, then comes [`ReceiverEvent::Failed`].
     pub fn fail(&mut self, now: Instant, reason: String) {
+        // What is over, or leaves already, does not fail again.
+        if self.over || self.standing.phase == Phase::Leaving {
+            return;
+        }
         if self.standing.session.is_none() {
             return self.finish(ReceiverEvent::Failed(ReceiverError::Sink(reason)));
         }
