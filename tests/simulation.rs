@@ -11,8 +11,9 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use tests::sim::{Crowd, Fault, Scenario, expected_max, play, run};
+use tests::sim::{Crowd, CrowdOutcome, Fault, Scenario, Seat, expected_max, play, run};
 
 /// Seeds of an ordinary run.
 const SEEDS: std::ops::Range<u64> = 0..300;
@@ -129,23 +130,85 @@ fn the_same_seed_plays_the_same_run() {
     }
 }
 
+/// Symbols sent for each that the unluckiest machine must be expected to need.
+fn excess(outcome: &CrowdOutcome, machines: usize, loss: f64) -> f64 {
+    let expected = |&(count, k): &(u32, u16)| {
+        f64::from(count) * expected_max(machines as i32, loss, u32::from(k))
+    };
+    outcome.sent_symbols as f64 / outcome.blocks.iter().map(expected).sum::<f64>()
+}
+
 #[test]
 fn a_crowd_costs_hardly_more_than_its_unluckiest_machine() {
-    for (machines, loss) in [(1, 0.05), (8, 0.01), (100, 0.05)] {
-        let crowd = Crowd::uniform(1, machines, loss).with_blocks(16);
-        let outcome = play(&crowd);
-        assert_eq!(outcome.complete(), machines);
-        let expected = |&(count, k): &(u32, u16)| {
-            f64::from(count) * expected_max(machines as i32, loss, u32::from(k))
-        };
-        let expected: f64 = outcome.blocks.iter().map(expected).sum();
-        let over = outcome.sent_symbols as f64 / expected;
-        println!("{machines} machines, loss {loss}: {over:.4} of what is expected");
+    for (machines, loss, blocks) in [(1, 0.05, 64), (8, 0.2, 48), (100, 0.01, 24)] {
+        let outcome = play(&Crowd::uniform(1, machines, loss).with_blocks(blocks));
+        assert_eq!((outcome.complete(), outcome.lost), (machines, 0));
+        let excess = excess(&outcome, machines, loss);
+        println!("{machines} machines, loss {loss}: {excess:.4} of what is expected");
         assert!(
-            over <= 1.015,
-            "{over} with {machines} machines, loss {loss}"
+            excess <= 1.01,
+            "{excess} with {machines} machines, loss {loss}"
         );
     }
+}
+
+#[test]
+fn a_large_room_is_done_as_soon_as_one_machine() {
+    let room = |machines| play(&Crowd::uniform(2, machines, 0.05).with_blocks(20));
+    let (alone, crowd) = (room(1), room(400));
+    let seconds = |outcome: &CrowdOutcome| outcome.last().expect("all are done").as_secs_f64();
+    let (one, all) = (seconds(&alone), seconds(&crowd));
+    let feedback = crowd.feedback_ratio();
+    println!("one {one:.3} s, four hundred {all:.3} s, feedback {feedback:.5}");
+    assert!(all <= 1.15 * one, "{all} s for all, {one} s for one");
+    assert!(feedback <= 0.01, "{feedback}");
+}
+
+#[test]
+fn nobody_waits_for_a_machine_that_loses_a_third_or_for_a_slow_disk() {
+    let usual = Crowd::uniform(3, 48, 0.01).with_blocks(32);
+    let mut mixed = usual.clone();
+    let seat = usual.seats[0].clone();
+    mixed.seats.push(Seat {
+        loss: 0.3,
+        ..seat.clone()
+    });
+    mixed.seats.push(Seat {
+        disk: Some(usual.rate_bits / 80),
+        ..seat
+    });
+    let (without, with) = (play(&usual), play(&mixed));
+    let others = with.complete_after[..usual.seats.len()].iter().copied();
+    let others: Option<Duration> = others.max().flatten();
+    let (without, others) = (without.last(), others);
+    println!(
+        "{without:?} without the two, {others:?} with them, {:?} they",
+        with.last()
+    );
+    let bound = without.map(|without| without.mul_f64(1.1));
+    assert!(
+        others.is_some() && others <= bound,
+        "{others:?}, {without:?} without the two"
+    );
+    assert_eq!(with.complete(), mixed.seats.len());
+}
+
+#[test]
+fn a_motley_crowd_is_done() {
+    let crowd = Crowd::motley(4, 120).with_blocks(12);
+    let outcome = play(&crowd);
+    assert_eq!(outcome.complete(), 120);
+    assert!(
+        outcome.feedback_ratio() <= 0.01,
+        "{}",
+        outcome.feedback_ratio()
+    );
+    let again = play(&crowd);
+    assert_eq!(
+        format!("{outcome:?}"),
+        format!("{again:?}"),
+        "from the same seed"
+    );
 }
 
 /// Plays `NETFLASH_SEED` and tells all about it; seed 0 and only the verdict, when there is none.

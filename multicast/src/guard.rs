@@ -156,7 +156,7 @@ pub const GUARDS: &[Guard] = &[
     },
     Guard {
         name: "machine_table",
-        without: "invented machines fill the memory of the sender: more than 4096 are known",
+        without: "invented machines fill the memory of the sender: more than 16384 are known",
     },
     Guard {
         name: "max_open",

@@ -114,13 +114,13 @@ pub(super) fn the_books_are_bounded() -> Result<(), String> {
         .cloned()
         .ok_or("the machine reports nothing")?;
     let (_, from) = addresses();
-    for number in 0..10_000_u64 {
+    for number in 0..20_000_u64 {
         let mut report = genuine[..genuine.len() - 4].to_vec();
         report[RECEIVER_AT..RECEIVER_AT + 8].copy_from_slice(&(number << 8).to_be_bytes());
         pair.sender.handle_datagram(pair.now, from, &sealed(report));
     }
     let known = pair.sender.receivers(pair.now).len();
-    promise(known <= 4096, || {
+    promise(known <= 16_384, || {
         format!("{known} machines are in the books")
     })
 }

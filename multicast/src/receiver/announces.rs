@@ -35,6 +35,8 @@ impl<F: Fec> Receiver<F> {
             let unseen = self.standing.sent().wrapping_sub(told_before);
             self.vigil.announced(now, unseen);
         }
+        self.reporter
+            .hear_announce(now, &self.standing, &mut self.config.chance);
         if acked {
             self.welcome(now);
         }

@@ -31,6 +31,7 @@ mod detour;
 mod early;
 mod event;
 mod health;
+mod patience;
 mod preamble;
 mod reporter;
 mod seals;
@@ -157,7 +158,6 @@ impl<F: Fec> Receiver<F> {
         self.stats.datagrams += 1;
         self.vigil.data(now);
         self.standing.data_at = now;
-        self.standing.current = Some(data.block);
         self.place(now, from, &data, datagram)
     }
 
@@ -273,8 +273,8 @@ impl<F: Fec> Receiver<F> {
             return self.finish(event);
         }
         if now >= self.reporter.next() {
-            let spread = (self.config.chance)();
-            self.reporter.look(now, &self.standing, spread);
+            self.reporter
+                .look(now, &self.standing, &mut self.config.chance);
         }
     }
 

@@ -1,8 +1,8 @@
 //! When a machine reports, and what it says.
 //!
-//! Data that comes as it should needs no words. A machine speaks when a block has passed and lacks
-//! symbols that nobody has asked for yet, when its phase changes, when nothing has come for a while,
-//! and now and then so that it is not forgotten.
+//! Data that comes as it should needs no words. A machine asks when an announce promises less of a block than it
+//! lacks, and it waits before it does, because others may lack the same (see [`backoff`]). It also speaks when its
+//! phase changes, when nothing has come for a while, and now and then so that it is not forgotten.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::wire::{MAX_RUNS, Phase, Report, Run, WHOLE};
 
 use super::config::ReceiverConfig;
 use super::event::ReceiverStats;
+use super::patience::backoff;
 use super::session::Session;
 use super::standing::Standing;
 use super::table::{State, Table};
@@ -19,10 +20,14 @@ use super::table::{State, Table};
 /// A machine is heard at least this often, or every so many intervals.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_INTERVALS: u32 = 8;
-/// A new phase is told so often: one report alone may be lost.
-const TELL_PHASE: u32 = 2;
-/// DONE is repeated this often until it is acknowledged.
+const KEEP_ALIVE_MIN: Duration = Duration::from_millis(250);
+/// That it is ready is told so often: one report alone may be lost, and the session may wait for it.
+const TELL_READY: u32 = 2;
+/// DONE is repeated this often until it is acknowledged, in rooms of more than `DONE_ROOM` machines in proportion.
 const REPEAT_DONE: Duration = Duration::from_millis(100);
+const DONE_ROOM: u32 = 64;
+/// Blocks a machine waits to ask for, at most; one report tells of all anyway.
+const MAX_ASKS: usize = 64;
 /// After so many intervals without a datagram, what lacks is asked for even if it was promised.
 const QUIET_INTERVALS: u32 = 3;
 /// Reports in a row when one cannot hold everything.
@@ -47,6 +52,13 @@ pub(super) struct Reporter {
     from: u32,
     burst: u32,
     due: bool,
+    /// Blocks of which the last announce promised less than they lack, when to ask for them, and how often that was
+    /// tried in vain.
+    asks: Vec<u32>,
+    ask_at: Option<Instant>,
+    asked: u32,
+    /// When it is heard again if nothing happens, after its last report.
+    keep_alive: Duration,
 }
 
 impl Reporter {
@@ -60,12 +72,17 @@ impl Reporter {
             from: 0,
             burst: 0,
             due: false,
+            asks: Vec::new(),
+            ask_at: None,
+            asked: 0,
+            keep_alive: KEEP_ALIVE,
         }
     }
 
     /// When to look again whether there is something to say.
     pub(super) fn next(&self) -> Instant {
-        self.next
+        self.ask_at
+            .map_or(self.next, |ask_at| ask_at.min(self.next))
     }
 
     /// Something changed that the sender should know: looks again at `moment`, if not before.
@@ -73,20 +90,72 @@ impl Reporter {
         self.next = self.next.min(moment);
     }
 
-    /// Looks whether a report is due at `now`; `spread` is a number drawn at random.
-    pub(super) fn look(&mut self, now: Instant, standing: &Standing, spread: u32) {
-        let Some(session) = standing.session.as_ref().filter(|_| now >= self.next) else {
+    /// An announce came: what it leaves open is asked for after a while, unless another one promises it before.
+    pub(super) fn hear_announce(
+        &mut self,
+        now: Instant,
+        standing: &Standing,
+        chance: &mut dyn FnMut() -> u32,
+    ) {
+        let Some(session) = &standing.session else {
             return;
         };
+        let table = standing
+            .payload
+            .as_ref()
+            .filter(|_| standing.phase == Phase::Receiving && standing.detour.is_none());
+        let open = table.into_iter().flat_map(Table::open);
+        let left = open.filter(|&(index, deficit)| session.leaves(BlockId(index), deficit));
+        self.asks.clear();
+        self.asks
+            .extend(left.map(|(index, _)| index).take(MAX_ASKS));
+        if self.asks.is_empty() {
+            (self.ask_at, self.asked) = (None, 0);
+        } else if self.ask_at.is_none() {
+            let wait = backoff(session.room, self.asked, session.interval, chance());
+            self.ask_at = Some(now.after(wait));
+        }
+    }
+
+    /// Looks whether a report is due at `now`.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        standing: &Standing,
+        chance: &mut dyn FnMut() -> u32,
+    ) {
+        let Some(session) = &standing.session else {
+            return;
+        };
+        if self.ask_at.is_some_and(|ask_at| now >= ask_at) {
+            self.ask_at = None;
+            // What has come in the meantime need not be asked for.
+            let lacks = |table: &Table| self.asks.iter().any(|&index| table.state(index).1 > 0);
+            if standing.payload.as_ref().is_some_and(lacks) {
+                self.asked += 1;
+                self.burst = 0;
+                self.due = true;
+            }
+        }
+        if now < self.next {
+            return;
+        }
         let interval = match standing.phase {
-            Phase::Done => session.interval.min(REPEAT_DONE),
+            Phase::Done => session
+                .interval
+                .min(REPEAT_DONE * (session.room / DONE_ROOM).max(1)),
             _ => session.interval,
         };
         // Three to five quarters of the interval, so that a room does not speak with one voice.
-        let spread = interval.as_micros() as u64 * u64::from(spread % 1024) / 2048;
+        let spread = interval.as_micros() as u64 * u64::from(chance() % 1024) / 2048;
         self.next = now.after(interval * 3 / 4 + Duration::from_micros(spread));
         self.burst = 0;
         self.due |= self.is_due(now, standing, session);
+        if self.due {
+            // Any time up to the longest: so the sender hears of some machines soon, and of all in the end.
+            let longest = KEEP_ALIVE.max(interval * KEEP_ALIVE_INTERVALS);
+            self.keep_alive = longest.mul_f64(f64::from(chance() % 1024 + 1) / 1024.0);
+        }
     }
 
     fn is_due(&self, now: Instant, standing: &Standing, session: &Session) -> bool {
@@ -98,11 +167,16 @@ impl Reporter {
         } else {
             0
         };
-        if told < TELL_PHASE || silent >= KEEP_ALIVE.max(interval * KEEP_ALIVE_INTERVALS) {
+        let tell = match standing.phase {
+            Phase::Receiving => TELL_READY,
+            _ => 1,
+        };
+        if told < tell || silent >= self.keep_alive.max(KEEP_ALIVE_MIN) {
             return true;
         }
         let quiet = now.since(standing.data_at) >= interval * QUIET_INTERVALS;
         match standing.phase {
+            // As long as it is not acknowledged, every look is a reason.
             Phase::Done => silent >= REPEAT_DONE * 3 / 4,
             Phase::Leaving => true,
             // What comes another way is not asked of the sender.
@@ -113,9 +187,7 @@ impl Reporter {
             Phase::Receiving => {
                 // Before the payload flows there is nothing to miss, and a full machine asks for nothing.
                 let hungry = || standing.payload.as_ref().is_some_and(Table::is_hungry);
-                (quiet && session.started && hungry())
-                    || self.from > 0
-                    || asks_for_repair(now, standing, session)
+                (quiet && session.started && hungry()) || self.from > 0
             }
             Phase::Surveying | Phase::Settling => false,
         }
@@ -234,17 +306,6 @@ fn asks_for_preamble(now: Instant, standing: &Standing, session: &Session) -> bo
     // Of a whole block any promise will do: its first symbols say how long it is to be.
     let least = |deficit| if deficit == WHOLE { 1 } else { deficit };
     lacking.any(|(index, deficit)| !session.promises(now, BlockId::preamble(index), least(deficit)))
-}
-
-/// Whether a block that has passed lacks symbols that the sender has not promised.
-fn asks_for_repair(now: Instant, standing: &Standing, session: &Session) -> bool {
-    let Some(table) = &standing.payload else {
-        return false;
-    };
-    table.open().any(|(index, deficit)| {
-        let block = BlockId(index);
-        standing.current != Some(block) && !session.promises(now, block, deficit)
-    })
 }
 
 /// What a report says of block `index`: nothing when it is not wanted.

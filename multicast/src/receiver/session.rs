@@ -7,7 +7,7 @@ use crate::block::{BlockId, ObjectId};
 use crate::clock::Instant;
 use crate::guard::guard;
 use crate::keys::VerifyKey;
-use crate::wire::{Announce, AnnounceHead, Data, Report, Served, WireError, ahead};
+use crate::wire::{Announce, AnnounceHead, Data, MAX_SERVED, Report, Served, WireError, ahead};
 
 use super::config::ReceiverConfig;
 use super::seals::Seals;
@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub(super) preamble_bytes: u32,
     pub(super) symbol_bytes: u16,
     pub(super) interval: Duration,
+    /// Machines that the sender knows and that are not done.
+    pub(super) room: u32,
     /// Whether the payload flows.
     pub(super) started: bool,
     /// When the sender was heard last.
@@ -85,6 +87,7 @@ impl Session {
             preamble_bytes: announce.preamble_bytes,
             symbol_bytes: announce.symbol_bytes,
             interval: Duration::from_millis(u64::from(announce.interval_millis)),
+            room: u32::from(announce.receivers),
             started: announce.started,
             heard: now,
             number: announce.number,
@@ -153,6 +156,7 @@ impl Session {
         self.started = announce.started;
         self.number = announce.number;
         self.interval = Duration::from_millis(u64::from(announce.interval_millis));
+        self.room = u32::from(announce.receivers);
         self.served = announce.served;
         self.promised = now;
         self.tally.reach(announce.sequence);
@@ -174,6 +178,15 @@ impl Session {
     /// Number of the newest announce.
     pub(super) fn echo(&self) -> u32 {
         self.number
+    }
+
+    /// Whether the last announce leaves `deficit` symbols of `block` unpromised. Nothing is known of blocks beyond the
+    /// end of a full list.
+    pub(super) fn leaves(&self, block: BlockId, deficit: u16) -> bool {
+        match self.served.iter().find(|served| served.block == block) {
+            Some(served) => served.symbols < deficit,
+            None => self.started && self.served.len() < MAX_SERVED,
+        }
     }
 
     /// Sequence number before which everything counts.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::block::BlockId;
 use crate::clock::Instant;
 use crate::wire::Phase;
 
@@ -21,8 +20,6 @@ pub(super) struct Standing {
     pub(super) preamble: Option<Preamble>,
     /// The payload, once the sink knows how it is cut.
     pub(super) payload: Option<Table>,
-    /// The block the last datagram was of: it may be in full flow.
-    pub(super) current: Option<BlockId>,
     /// When the phase began.
     pub(super) phase_at: Instant,
     /// Set while blocks come another way than by multicast: datagrams sent and datagrams come when that began.
@@ -38,7 +35,6 @@ impl Standing {
             session: None,
             preamble: None,
             payload: None,
-            current: None,
             phase_at: now,
             detour: None,
             data_at: now,

@@ -13,13 +13,25 @@
 //! ```
 //!
 //! Order: the preamble, then blocks with a small need (their receivers hold memory for them), then the
-//! rest as a carousel.
+//! rest as a carousel, and last what only laggards lack: machines that lose far more than their room. As
+//! those must not starve either, one symbol of [`LAGGARD_SHARE`] is theirs while others want the rest.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use crate::block::{BlockId, Layout};
-use crate::fec::MAX_REPAIR;
+use crate::clock::Instant;
 use crate::guard::guard;
+use crate::wire::WHOLE;
+
+use super::RUN_SYMBOLS;
+use super::margin::Margin;
+use super::need::{Block, Taken};
+
+/// While others lack something, one symbol of so many is for what only laggards lack.
+const LAGGARD_SHARE: u32 = 20;
+/// Blocks left in the carousel that count as the last ones.
+const LAST_BLOCKS: usize = 4;
 
 /// Which blocks may be sent at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,36 +44,22 @@ pub(super) enum Gate {
     Everything,
 }
 
-#[derive(Clone, Debug)]
-struct Block {
-    symbols: u16,
-    next_source: u16,
-    next_repair: u16,
-    need: u16,
-    wanted_by: u32,
-}
-
-impl Block {
-    fn passed(&self) -> bool {
-        self.next_source >= self.symbols
-    }
-
-    fn is_near_whole(&self, deficit: u16) -> bool {
-        u32::from(deficit) * 4 >= u32::from(self.symbols) * 3
-    }
-}
-
 /// All blocks of the session: those of the preamble first, then those of the payload. The index into
 /// this common list is the *place* of a block.
 #[derive(Debug)]
 pub(super) struct Demand {
     blocks: Vec<Block>,
     preamble: u32,
-    active: BTreeSet<u32>,
+    /// The blocks with a need, each in one of these: first come those that need little, then the carousel.
     urgent: BTreeSet<u32>,
+    carousel: BTreeSet<u32>,
+    /// Blocks that only laggards need, and symbols sent of others since it was last their turn.
+    patient: BTreeSet<u32>,
+    since_patient: u32,
+    /// Blocks of which not all symbols are to be sent: those that a machine lacking everything brings back.
+    begun: BTreeSet<u32>,
     cursor: u32,
-    /// Share of the datagrams that is expected to be lost: repair goes along at once.
-    loss: f32,
+    pub(super) margin: Margin,
 }
 
 impl Demand {
@@ -76,27 +74,24 @@ impl Demand {
             let sizes = 0..layout.len();
             let symbols = sizes.filter_map(|at| layout.symbols(at, symbol_bytes));
             let need = |symbols| if needed { symbols } else { 0 };
-            let block = |symbols| Block {
-                symbols,
-                next_source: 0,
-                next_repair: 0,
-                need: need(symbols),
-                wanted_by: 0,
-            };
+            let block = |symbols| Block::new(symbols, need(symbols));
             symbols.map(block).collect::<Vec<Block>>()
         };
         let mut all = blocks(preamble, blind);
         all.extend(blocks(payload, true));
         let needed = |at: &u32| all[*at as usize].need > 0;
-        let active = (0..all.len() as u32).filter(needed).collect();
+        let (carousel, begun) = (0..all.len() as u32).partition(needed);
         let preamble = preamble.len();
         Demand {
             blocks: all,
             preamble,
-            active,
             urgent: BTreeSet::new(),
+            carousel,
+            patient: BTreeSet::new(),
+            since_patient: 0,
+            begun,
             cursor: preamble,
-            loss: 0.0,
+            margin: Margin::default(),
         }
     }
 
@@ -108,6 +103,18 @@ impl Demand {
             block.index().checked_add(self.preamble)
         };
         place.filter(|&place| (place as usize) < self.blocks.len())
+    }
+
+    /// The places of `count` blocks from `first` on. The end of the preamble or the payload ends them, however many
+    /// they are said to be.
+    pub(super) fn places(&self, first: BlockId, count: u32) -> Option<Range<u32>> {
+        let start = self.place(first)?;
+        let end = if first.is_preamble() {
+            self.preamble
+        } else {
+            self.blocks.len() as u32
+        };
+        Some(start..start.saturating_add(count).min(end))
     }
 
     /// The block at a place.
@@ -125,12 +132,19 @@ impl Demand {
 
     /// Symbols of it still to be sent.
     pub(super) fn need(&self, place: u32) -> u16 {
-        self.blocks[place as usize].need
+        self.blocks[place as usize].owed()
     }
 
-    /// Expect this share of the datagrams to be lost from now on.
-    pub(super) fn expect_loss(&mut self, loss: f32) {
-        self.loss = loss;
+    /// The blocks of `places` that a machine may lack more of than is to be sent anyway, at a price that does not
+    /// depend on how long the list is when it lacks all of each.
+    pub(super) fn lackable(&self, places: Range<u32>, deficit: u16) -> Vec<u32> {
+        let more =
+            |&place: &u32| deficit.min(self.symbols(place)) > self.blocks[place as usize].need;
+        if deficit == WHOLE {
+            self.begun.range(places).copied().filter(more).collect()
+        } else {
+            places.filter(more).collect()
+        }
     }
 
     /// One machine more, or one less, wants the block at `place`.
@@ -143,96 +157,96 @@ impl Demand {
         };
     }
 
-    /// Somebody lacks `deficit` symbols of the block at `place`, not counting `in_flight` sent since.
-    pub(super) fn lack(&mut self, place: u32, deficit: u16, in_flight: u32) {
+    /// Somebody lacks `deficit` symbols of the block at `place`, not counting `in_flight` sent since; a `laggard`, or
+    /// a machine that counts. Says whether more is to be sent because of it.
+    pub(super) fn lack(&mut self, place: u32, deficit: u16, in_flight: u32, laggard: bool) -> bool {
         let block = &mut self.blocks[place as usize];
-        let deficit = deficit.min(block.symbols);
         // sabotage: deficit_as_of
         let outstanding = if guard!("deficit_as_of", in_flight == 0) {
-            deficit
+            deficit.min(block.symbols)
         } else {
-            deficit.saturating_sub(u16::try_from(in_flight).unwrap_or(u16::MAX))
+            let in_flight = u16::try_from(in_flight).unwrap_or(u16::MAX);
+            deficit.min(block.symbols).saturating_sub(in_flight)
         };
-        if outstanding > 0 && block.passed() && block.is_near_whole(outstanding) {
-            // Source symbols cost nobody a decoding, and this machine can use nearly all of them.
-            block.next_source = 0;
-            block.need = block.symbols;
-        } else {
-            block.need = block.need.max(outstanding);
+        let before = block.owed();
+        if !laggard && block.is_asked_again(outstanding) {
+            self.margin.asked(place, outstanding - block.need);
         }
+        block.lack(outstanding, self.margin.with_loss(outstanding), laggard);
+        let raised = block.owed() > before;
         self.file(place);
+        raised
     }
 
-    /// Takes the next symbol of the block at `place`: its number.
-    pub(super) fn take(&mut self, place: u32) -> u16 {
+    /// Takes the next symbol of the block at `place`.
+    pub(super) fn take(&mut self, place: u32) -> Taken {
         let extra = self.extra(place);
         let block = &mut self.blocks[place as usize];
-        if block.passed() && block.next_repair >= MAX_REPAIR {
-            block.next_source = 0;
-            block.next_repair = 0;
-        }
-        if block.next_source == 0 {
-            block.need = block.need.saturating_add(extra);
-        }
-        let symbol = if block.passed() {
-            block.next_repair += 1;
-            block.symbols + block.next_repair - 1
-        } else {
-            block.next_source += 1;
-            block.next_source - 1
-        };
-        block.need = block.need.saturating_sub(1);
-        self.file(place);
-        symbol
-    }
-
-    /// Repair symbols to send along with the source symbols: what the expected loss takes, and one
-    /// standard deviation. Nothing at all when no loss is seen.
-    fn extra(&self, place: u32) -> u16 {
-        const MOST: f32 = 0.25;
-        let loss = self.loss.min(MOST);
-        let expected = f32::from(self.blocks[place as usize].symbols) * loss / (1.0 - loss);
-        if expected < 0.5 {
+        self.since_patient = if block.need == 0 {
             0
         } else {
-            (expected + expected.sqrt()).ceil() as u16
+            self.since_patient.saturating_add(1)
+        };
+        let taken = block.take(extra);
+        self.file(place);
+        taken
+    }
+
+    /// Repair symbols to send along with the source symbols to the machines that want the block.
+    fn extra(&self, place: u32) -> u16 {
+        let block = &self.blocks[place as usize];
+        let last = self.carousel.len() <= LAST_BLOCKS;
+        self.margin.extra(block.symbols, block.wanted_by, last)
+    }
+
+    /// The first pass of the block at `place` has ended.
+    pub(super) fn passed(&mut self, now: Instant, place: u32) {
+        let symbols = self.symbols(place);
+        self.margin.passed(now, place, symbols);
+    }
+
+    /// Keeps the sets in step with a block.
+    fn file(&mut self, place: u32) {
+        let block = &self.blocks[place as usize];
+        let urgent = block.is_urgent();
+        for (set, member) in [
+            (&mut self.urgent, block.need > 0 && urgent),
+            (&mut self.carousel, block.need > 0 && !urgent),
+            (&mut self.patient, block.need == 0 && block.laggards > 0),
+            (&mut self.begun, block.need < block.symbols),
+        ] {
+            if member {
+                set.insert(place);
+            } else {
+                set.remove(&place);
+            }
         }
     }
 
-    /// Keeps the two sets in step with a block.
-    fn file(&mut self, place: u32) {
-        let block = &self.blocks[place as usize];
-        if block.need == 0 {
-            self.active.remove(&place);
-            self.urgent.remove(&place);
-            return;
-        }
-        self.active.insert(place);
-        if block.passed() && u32::from(block.need) * 2 <= u32::from(block.symbols) {
-            self.urgent.insert(place);
-        } else {
-            self.urgent.remove(&place);
-        }
+    /// Blocks of the preamble with a need.
+    fn preamble(&self) -> impl Iterator<Item = &u32> {
+        let sets = [&self.urgent, &self.carousel, &self.patient];
+        sets.into_iter().flat_map(|set| set.range(..self.preamble))
     }
 
     /// The blocks to send next, best first, at most `count`.
     pub(super) fn candidates(&mut self, gate: Gate, count: usize) -> Vec<u32> {
-        let mut found: Vec<u32> = self
-            .active
-            .range(..self.preamble)
-            .take(count)
-            .copied()
-            .collect();
+        let mut found: Vec<u32> = self.preamble().take(count).copied().collect();
         if gate == Gate::Preamble {
             return found;
         }
         // A block nobody wants any more leaves the sets here, the only place that looks for work.
         let mut unwanted = Vec::new();
-        let carousel = self
-            .active
-            .range(self.cursor..)
-            .chain(self.active.range(self.preamble..self.cursor));
-        for &place in self.urgent.range(self.preamble..).chain(carousel) {
+        let patient = self.patient.range(self.preamble..);
+        let theirs = self.since_patient >= RUN_SYMBOLS * (LAGGARD_SHARE - 1);
+        let order = patient
+            .clone()
+            .take(usize::from(theirs))
+            .chain(self.urgent.range(self.preamble..))
+            .chain(self.carousel.range(self.cursor..))
+            .chain(self.carousel.range(self.preamble..self.cursor))
+            .chain(patient);
+        for &place in order {
             if found.len() >= count {
                 break;
             }
@@ -244,7 +258,8 @@ impl Demand {
             }
         }
         for place in unwanted {
-            self.blocks[place as usize].need = 0;
+            let block = &mut self.blocks[place as usize];
+            (block.need, block.laggards) = (0, 0);
             self.file(place);
         }
         found
@@ -252,21 +267,20 @@ impl Demand {
 
     /// The carousel goes on from here.
     pub(super) fn turn_to(&mut self, place: u32) {
-        if place >= self.preamble && !self.urgent.contains(&place) {
+        if place >= self.preamble && self.carousel.contains(&place) {
             self.cursor = place;
         }
     }
 
     /// Needs to tell the machines about: those that are served first.
     pub(super) fn served(&self, count: usize) -> Vec<(BlockId, u16)> {
-        let preamble = self.active.range(..self.preamble);
-        let current = self.active.range(self.cursor..).take(2);
-        let places = preamble
-            .chain(self.urgent.range(self.preamble..))
-            .chain(current);
+        // What is sent for laggards comes late. Who counts on it would wait with them, so it is no promise.
+        let current = self.carousel.range(self.cursor..).take(2);
+        let soon = self.urgent.range(self.preamble..).chain(current);
+        let places = self.preamble().chain(soon);
         places
             .take(count)
-            .map(|&place| (self.id(place), self.need(place)))
+            .map(|&place| (self.id(place), self.blocks[place as usize].need))
             .collect()
     }
 
@@ -274,12 +288,16 @@ impl Demand {
     pub(super) fn blocks_left(&self, gate: Gate) -> u32 {
         let wanted =
             |place: &&u32| gate != Gate::Wanted || self.blocks[**place as usize].wanted_by > 0;
-        self.active.range(self.preamble..).filter(wanted).count() as u32
+        let sets = [&self.urgent, &self.carousel, &self.patient];
+        let needed = sets.into_iter().flat_map(|set| set.range(self.preamble..));
+        needed.filter(wanted).count() as u32
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::fec::MAX_REPAIR;
+
     use super::*;
 
     fn demand(blocks: u32) -> Demand {
@@ -291,7 +309,7 @@ mod tests {
     fn drain(demand: &mut Demand, place: u32) -> Vec<u16> {
         let mut taken = Vec::new();
         while demand.need(place) > 0 {
-            taken.push(demand.take(place));
+            taken.push(demand.take(place).symbol);
         }
         taken
     }
@@ -301,10 +319,10 @@ mod tests {
         let mut demand = demand(2);
         let place = demand.place(BlockId(1)).unwrap();
         assert_eq!(drain(&mut demand, place), (0..100).collect::<Vec<u16>>());
-        demand.lack(place, 3, 0);
-        demand.lack(place, 2, 0);
+        demand.lack(place, 3, 0, false);
+        demand.lack(place, 2, 0, false);
         assert_eq!(drain(&mut demand, place), [100, 101, 102]);
-        demand.lack(place, 1, 0);
+        demand.lack(place, 1, 0, false);
         assert_eq!(drain(&mut demand, place), [103]);
     }
 
@@ -313,9 +331,9 @@ mod tests {
         let mut demand = demand(1);
         let place = demand.place(BlockId(0)).unwrap();
         drain(&mut demand, place);
-        demand.lack(place, 7, 5);
+        demand.lack(place, 7, 5, false);
         assert_eq!(drain(&mut demand, place).len(), 2);
-        demand.lack(place, 7, 9);
+        demand.lack(place, 7, 9, false);
         assert_eq!(demand.need(place), 0);
     }
 
@@ -324,7 +342,7 @@ mod tests {
         let mut demand = demand(1);
         let place = demand.place(BlockId(0)).unwrap();
         drain(&mut demand, place);
-        demand.lack(place, crate::wire::WHOLE, 0);
+        demand.lack(place, WHOLE, 0, false);
         assert_eq!(drain(&mut demand, place), (0..100).collect::<Vec<u16>>());
     }
 
@@ -335,21 +353,66 @@ mod tests {
         drain(&mut demand, place);
         let mut last = 0;
         for _ in 0..MAX_REPAIR {
-            demand.lack(place, 1, 0);
+            demand.lack(place, 1, 0, false);
             last = drain(&mut demand, place)[0];
         }
         assert_eq!(last, 100 + MAX_REPAIR - 1);
-        demand.lack(place, 2, 0);
+        demand.lack(place, 2, 0, false);
         assert_eq!(drain(&mut demand, place), [0, 1]);
     }
 
     #[test]
-    fn no_loss_means_no_extra_and_loss_means_a_margin() {
-        let mut demand = demand(2);
+    fn a_first_pass_brings_the_repair_that_its_machines_will_need() {
+        let mut demand = demand(9);
         let place = demand.place(BlockId(0)).unwrap();
-        assert_eq!(demand.extra(place), 0);
-        demand.expect_loss(0.1);
-        assert_eq!(drain(&mut demand, place).len(), 100 + 15);
+        demand.margin.expect_loss(0.1);
+        (0..100).for_each(|_| demand.want(place, true));
+        let sent = drain(&mut demand, place).len();
+        assert!((118..122).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn a_laggard_waits_but_does_not_starve() {
+        let mut demand = demand(40);
+        let place = |demand: &Demand, at| demand.place(BlockId(at)).unwrap();
+        let first = place(&demand, 0);
+        drain(&mut demand, first);
+        assert!(demand.lack(first, 30, 0, true));
+        let mut sent_of_first = 0;
+        for sent in 0..3600 {
+            let next = demand.candidates(Gate::Everything, 1)[0];
+            demand.turn_to(next);
+            demand.take(next);
+            sent_of_first += u32::from(next == first);
+            assert!(sent_of_first <= 1 + sent / 20, "{sent_of_first} of {sent}");
+        }
+        assert!(sent_of_first > 0);
+    }
+
+    #[test]
+    fn a_symbol_serves_laggards_and_others_alike() {
+        let mut demand = demand(1);
+        let place = demand.place(BlockId(0)).unwrap();
+        drain(&mut demand, place);
+        demand.lack(place, 9, 0, true);
+        demand.lack(place, 4, 0, false);
+        assert_eq!(drain(&mut demand, place).len(), 9);
+    }
+
+    #[test]
+    fn who_lacks_everything_brings_back_only_what_has_begun() {
+        let mut demand = demand(5000);
+        let places: Vec<u32> = (10..13)
+            .map(|at| demand.place(BlockId(at)).unwrap())
+            .collect();
+        for &place in &places {
+            demand.take(place);
+        }
+        assert_eq!(
+            demand.lackable(0..5001, WHOLE),
+            [0, places[0], places[1], places[2]]
+        );
+        assert_eq!(demand.lackable(places[1]..places[2], 100), [places[1]]);
     }
 
     #[test]
@@ -360,8 +423,8 @@ mod tests {
             .collect();
         drain(&mut demand, places[0]);
         demand.turn_to(places[2]);
-        demand.lack(places[0], 2, 0);
-        demand.lack(0, 1, 0);
+        demand.lack(places[0], 2, 0, false);
+        demand.lack(0, 1, 0, false);
         let order = [0, places[0], places[2], places[3], places[1]];
         assert_eq!(demand.candidates(Gate::Everything, 9), order);
         assert_eq!(demand.candidates(Gate::Preamble, 9), [0]);

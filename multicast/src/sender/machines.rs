@@ -19,13 +19,19 @@ use crate::guard::guard;
 use crate::wire::{Phase, Report, ahead};
 
 use super::event::ReceiverInfo;
+use super::roll::{Roll, Standing};
 
 /// Machines known at once, at most.
-const MAX_MACHINES: usize = 4096;
+const MAX_MACHINES: usize = 16_384;
 /// Bytes for what all machines together want, at most.
 const MAX_WANTED_BYTES: usize = 256 << 20;
 /// Datagrams a loss is measured over at least.
 const LOSS_WINDOW: u32 = 256;
+/// Datagrams a loss is measured over at most: then the older half counts half.
+const LOSS_MEMORY: f32 = 8192.0;
+/// A machine that loses so many times what its room loses, and this much more, is served when others need nothing.
+const LAGGARD_FACTOR: f32 = 1.5;
+const LAGGARD_MORE: f32 = 0.02;
 
 #[derive(Debug)]
 struct Machine {
@@ -39,11 +45,22 @@ struct Machine {
     expected: u32,
     received: u32,
     lost: u64,
+    /// Datagrams of late, older ones counting less, and the lost ones among them.
+    late: (f32, f32),
 }
 
 impl Machine {
     fn is_active(&self) -> bool {
         !self.info.gone && self.info.phase != Phase::Done
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            active: self.is_active(),
+            ready: self.ready && !self.info.gone,
+            heard: self.last_heard,
+            loss: (self.late.0 > 0.0).then_some((self.info.loss, self.late.0 as u32)),
+        }
     }
 
     /// Loss since it was last measured, once enough datagrams have been sent.
@@ -53,14 +70,12 @@ impl Machine {
             return;
         }
         let lost = sent.saturating_sub(received.wrapping_sub(self.received));
-        let fresh = lost as f32 / sent as f32;
-        // The first measurement counts in full, later ones by half.
-        let settled = self.expected > 0;
-        self.info.loss = if settled {
-            (self.info.loss + fresh) / 2.0
-        } else {
-            fresh
-        };
+        let keep = (LOSS_MEMORY / (self.late.0 + sent as f32)).min(1.0);
+        self.late = (
+            (self.late.0 * keep) + sent as f32,
+            (self.late.1 * keep) + lost as f32,
+        );
+        self.info.loss = self.late.1 / self.late.0;
         self.lost += u64::from(lost);
         (self.expected, self.received) = (expected, received);
     }
@@ -78,6 +93,8 @@ pub(super) struct Heard {
 #[derive(Debug)]
 pub(super) struct Machines {
     known: BTreeMap<u64, Machine>,
+    roll: Roll,
+    first_heard: Option<Instant>,
     blocks: u32,
     capacity: usize,
 }
@@ -88,6 +105,8 @@ impl Machines {
         let capacity = (MAX_WANTED_BYTES / each).clamp(16, MAX_MACHINES);
         Machines {
             known: BTreeMap::new(),
+            roll: Roll::default(),
+            first_heard: None,
             blocks,
             capacity,
         }
@@ -116,6 +135,8 @@ impl Machines {
         if !joined && !guard!("report_order", ahead(report.number, machine.number) > 0) {
             return None;
         }
+        let before = Some(machine.standing()).filter(|_| !joined);
+        self.first_heard = self.first_heard.or(Some(now));
         let was_active = machine.is_active();
         let was_done = !joined && machine.info.phase == Phase::Done;
         machine.number = report.number;
@@ -157,6 +178,8 @@ impl Machines {
             heard.ready = !machine.ready && machine.covered >= blocks;
             machine.ready |= heard.ready;
         }
+        let after = machine.standing();
+        self.roll.change(report.receiver, before, Some(after));
         Some(heard)
     }
 
@@ -165,14 +188,13 @@ impl Machines {
         if guard!("machine_table", self.known.len() < self.capacity) {
             return true;
         }
-        let past = self
-            .known
-            .iter()
-            .filter(|(_, machine)| !machine.is_active());
-        let oldest = past
-            .min_by_key(|(_, machine)| machine.last_heard)
-            .map(|(&id, _)| id);
-        oldest.is_some_and(|id| self.known.remove(&id).is_some())
+        let Some(oldest) = self.roll.oldest_past() else {
+            return false;
+        };
+        let before = self.known.remove(&oldest);
+        self.roll
+            .change(oldest, before.map(|machine| machine.standing()), None);
+        true
     }
 
     /// Gives up machines that were not heard for `silence`; returns their numbers.
@@ -183,20 +205,21 @@ impl Machines {
         mut want: impl FnMut(u32, bool),
     ) -> Vec<u64> {
         let mut gone = Vec::new();
-        let blocks = self.blocks;
-        for (&id, machine) in self
-            .known
-            .iter_mut()
-            .filter(|(_, machine)| machine.is_active())
-        {
-            if !guard!("silence", now.since(machine.last_heard) >= silence) {
-                continue;
+        while let Some((heard, id)) = self.roll.most_silent() {
+            if !guard!("silence", now.since(heard) >= silence) {
+                break;
             }
+            let Some(machine) = self.known.get_mut(&id) else {
+                break;
+            };
+            let before = machine.standing();
             machine.info.gone = true;
             machine.info.took = machine.last_heard.since(machine.first_heard);
-            machine.wanted.replace((0, blocks), &[], &mut want);
+            machine.wanted.replace((0, self.blocks), &[], &mut want);
             machine.covered = 0;
             machine.ready = false;
+            let after = machine.standing();
+            self.roll.change(id, Some(before), Some(after));
             gone.push(id);
         }
         gone
@@ -209,42 +232,33 @@ impl Machines {
 
     /// Machines that are here and not done.
     pub(super) fn active(&self) -> usize {
-        self.known
-            .values()
-            .filter(|machine| machine.is_active())
-            .count()
+        self.roll.active()
     }
 
     /// Machines that know what they lack, the done ones included.
     pub(super) fn ready(&self) -> usize {
-        self.known
-            .values()
-            .filter(|machine| machine.ready && !machine.info.gone)
-            .count()
+        self.roll.ready()
     }
 
     /// Whether every machine that is here knows what it lacks.
     pub(super) fn all_ready(&self) -> bool {
-        self.known
-            .values()
-            .all(|machine| machine.ready || !machine.is_active())
+        self.roll.awaited() == 0
     }
 
     /// When the first machine was heard.
     pub(super) fn first_heard(&self) -> Option<Instant> {
-        self.known.values().map(|machine| machine.first_heard).min()
+        self.first_heard
     }
 
-    /// Loss at the `percent`-th percentile of the machines here.
+    /// Loss at the `percent`-th percentile of the machines here, chance taken off.
     pub(super) fn loss(&self, percent: usize) -> f32 {
-        let active = self.known.values().filter(|machine| machine.is_active());
-        let mut losses: Vec<f32> = active.map(|machine| machine.info.loss).collect();
-        losses.sort_by(f32::total_cmp);
-        let last = losses.len().saturating_sub(1);
-        losses
-            .get((losses.len() * percent / 100).min(last))
-            .copied()
-            .unwrap_or(0.0)
+        self.roll.loss(percent)
+    }
+
+    /// Whether machine `id` loses so much more than the `usual` loss of its room that the others shall not wait for it.
+    pub(super) fn is_laggard(&self, id: u64, usual: f32) -> bool {
+        let loss = self.known.get(&id).map_or(0.0, |machine| machine.info.loss);
+        loss > usual * LAGGARD_FACTOR + LAGGARD_MORE
     }
 
     pub(super) fn infos(&self, now: Instant) -> Vec<ReceiverInfo> {
@@ -285,6 +299,7 @@ fn new_machine(now: Instant, from: SocketAddr, report: &Report) -> Machine {
         expected: 0,
         received: 0,
         lost: 0,
+        late: (0.0, 0.0),
     }
 }
 

@@ -27,6 +27,10 @@ mod event;
 mod flight;
 mod herald;
 mod machines;
+mod margin;
+mod need;
+mod normal;
+mod roll;
 mod rules;
 mod seals;
 mod seats;
@@ -198,25 +202,28 @@ impl<F: Fec> Sender<F> {
             self.herald.acknowledge(now, id);
         }
         if Flight::reaches(self.sequence, report.as_of) {
-            self.take_deficits(report);
+            self.take_deficits(now, report);
         }
-        self.demand.expect_loss(self.machines.loss(LOSS_PERCENTILE));
         self.handle_timeout(now);
     }
 
-    fn take_deficits(&mut self, report: &Report) {
+    fn take_deficits(&mut self, now: Instant, report: &Report) {
+        let usual = self.demand.margin.loss();
+        let laggard = self.machines.is_laggard(report.receiver, usual);
+        let mut raised = false;
         for run in &report.runs {
-            let blocks = run.first.0..run.first.0.saturating_add(run.count);
-            for block in blocks {
-                // The end of the layout ends a run, however long it claims to be.
-                let Some(place) = self.demand.place(BlockId(block)) else {
-                    break;
-                };
-                if run.deficit.min(self.demand.symbols(place)) > self.demand.need(place) {
-                    let in_flight = self.flight.sent_since(place, report.as_of);
-                    self.demand.lack(place, run.deficit, in_flight);
-                }
+            let Some(places) = self.demand.places(run.first, run.count) else {
+                break;
+            };
+            for place in self.demand.lackable(places, run.deficit) {
+                let in_flight = self.flight.sent_since(place, report.as_of);
+                let lack = self.demand.lack(place, run.deficit, in_flight, laggard);
+                raised |= lack && !laggard;
             }
+        }
+        if raised {
+            // Others that lack as much are about to say so, unless they hear that it comes.
+            self.herald.promise(now);
         }
     }
 
@@ -263,7 +270,7 @@ impl<F: Fec> Sender<F> {
         if due {
             self.announce(now, out);
         } else if self.is_running() {
-            self.data(out)?;
+            self.data(now, out)?;
         }
         let bytes = (out.len() - before) as u64;
         if bytes == 0 {
@@ -278,8 +285,11 @@ impl<F: Fec> Sender<F> {
         let started = self.stage == Stage::Flowing;
         let ended = self.take_farewell();
         self.flight.prune(self.sequence);
-        self.demand.expect_loss(self.machines.loss(LOSS_PERCENTILE));
-        let (number, acked) = self.herald.announce(now, ended);
+        self.demand
+            .margin
+            .expect_loss(self.machines.loss(LOSS_PERCENTILE));
+        self.demand.margin.judge(now);
+        let (number, acked) = self.herald.announce(now, self.sequence, ended);
         let served = self.demand.served(MAX_SERVED).into_iter();
         let announce = Announce {
             session: self.config.session,
@@ -319,9 +329,13 @@ impl<F: Fec> Sender<F> {
         true
     }
 
-    fn data(&mut self, out: &mut Vec<u8>) -> Option<()> {
-        let place = self.next_place()?;
-        let number = self.demand.take(place);
+    fn data(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<()> {
+        let Some(place) = self.next_place() else {
+            self.herald.run_dry(now, self.sequence);
+            return None;
+        };
+        let taken = self.demand.take(place);
+        let number = taken.symbol;
         let more = self.demand.need(place);
         let bytes = self.shelf.symbol(place, number, more)?;
         let block = self.demand.id(place);
@@ -341,6 +355,12 @@ impl<F: Fec> Sender<F> {
         }
         self.flight.record(place, sequence);
         self.sequence = self.sequence.wrapping_add(1);
+        if taken.ends_pass {
+            self.demand.passed(now, place);
+        }
+        if more == 0 {
+            self.herald.block_sent(now);
+        }
         Some(())
     }
 

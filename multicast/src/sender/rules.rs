@@ -46,8 +46,10 @@ impl<F: Fec> Sender<F> {
         if named.is_some_and(|done| now.since(done) >= self.config.linger) {
             return true;
         }
-        let idle = !self.is_blind() || self.demand.blocks_left(self.gate()) == 0;
-        idle && self.machines.active() == 0 && now.since(self.last_heard) >= self.config.linger
+        // In this order: the blocks are many, and all of them are looked at only when nothing else keeps the session.
+        self.machines.active() == 0
+            && now.since(self.last_heard) >= self.config.linger
+            && (!self.is_blind() || self.demand.blocks_left(self.gate()) == 0)
     }
 
     /// Nobody was asked for: the payload goes out once even if nobody is heard.
@@ -66,7 +68,12 @@ impl<F: Fec> Sender<F> {
 
     /// How often a machine is to report: the whole room costs less than a hundredth of the rate.
     pub(super) fn interval(&self) -> Duration {
-        let room = self.machines.active() as u64 * REPORT_BYTES * REPORT_SHARE * 8;
+        // Before the payload flows, those who are waited for are about to come.
+        let expected = match self.stage {
+            Stage::Waiting => self.config.start.receivers as usize,
+            _ => 0,
+        };
+        let room = self.machines.active().max(expected) as u64 * REPORT_BYTES * REPORT_SHARE * 8;
         let micros = room.saturating_mul(1_000_000) / self.config.rate_bits.max(1);
         Duration::from_micros(micros).clamp(INTERVAL_MIN, INTERVAL_MAX)
     }

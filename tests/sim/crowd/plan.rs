@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::super::chance::Chance;
 
+/// Bytes of a symbol, as a rule.
+const TINY: u16 = 2;
+
 /// What one machine goes through.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seat {
@@ -45,6 +48,9 @@ pub struct Crowd {
     pub blocks: u32,
     /// Source symbols of each.
     pub symbols: u16,
+    /// Bytes of a symbol that are really carried, even; the wire is reckoned with 1452 in any case. Machines with symbols
+    /// of that size run out of memory when they do so in truth.
+    pub symbol_bytes: u16,
     /// Pace on the wire, in bits per second.
     pub rate_bits: u64,
     /// Part of the reports that vanish.
@@ -65,6 +71,7 @@ impl Crowd {
             seats: vec![seat; machines],
             blocks: 64,
             symbols: 1000,
+            symbol_bytes: TINY,
             rate_bits: 1_000_000_000,
             report_loss: loss,
             switches: None,

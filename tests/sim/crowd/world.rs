@@ -18,8 +18,6 @@ use super::member::{Briefing, Member, NEVER, Sent, Slot, micros};
 use super::outcome::CrowdOutcome;
 use super::plan::{Crowd, Seat};
 
-/// Bytes of a symbol that are really carried.
-const TINY: u16 = 2;
 /// Bytes of a symbol that are reckoned.
 const SYMBOL_BYTES: u64 = 1452;
 /// Bytes around each datagram on the wire: Ethernet, IPv4, UDP.
@@ -68,8 +66,8 @@ impl<'a> World<'a> {
     fn new(crowd: &'a Crowd) -> World<'a> {
         let chance = Chance::new(crowd.seed).fork(40);
         // Zeros, because a code that counts restores zeros.
-        let preamble = vec![0; usize::from(TINY * PREAMBLE_SYMBOLS)];
-        let block = u32::from(crowd.symbols) * u32::from(TINY);
+        let preamble = vec![0; usize::from(crowd.symbol_bytes) * usize::from(PREAMBLE_SYMBOLS)];
+        let block = u32::from(crowd.symbols) * u32::from(crowd.symbol_bytes);
         let layout = Layout::new(vec![block; crowd.blocks as usize]).expect("blocks are sane");
         let machines = crowd.seats.len();
         let config = SenderConfig {
@@ -78,7 +76,7 @@ impl<'a> World<'a> {
             signing_key: SigningKey::from_seed(&[3; 32]),
             seal: None,
             reply_to: None,
-            symbol_bytes: TINY,
+            symbol_bytes: crowd.symbol_bytes,
             rate_bits: crowd.rate_bits,
             start: StartRule {
                 receivers: machines as u32,
@@ -242,7 +240,7 @@ impl<'a> World<'a> {
     }
 
     fn provide(&mut self, block: BlockId) {
-        let bytes = usize::from(self.crowd.symbols) * usize::from(TINY);
+        let bytes = usize::from(self.crowd.symbols) * usize::from(self.crowd.symbol_bytes);
         let provided = self.sender.provide(block, vec![0; bytes]);
         provided.expect("the sender asks for blocks of the layout");
     }
@@ -251,7 +249,7 @@ impl<'a> World<'a> {
     fn account(&mut self, datagram: &[u8]) -> u64 {
         let is_data = datagram[0] == DATA;
         let stretch = if is_data {
-            SYMBOL_BYTES - u64::from(TINY)
+            SYMBOL_BYTES - u64::from(self.crowd.symbol_bytes)
         } else {
             0
         };
