@@ -9,7 +9,7 @@ use std::net::SocketAddrV4;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender as Channel, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use netflash_imager::Image;
 use netflash_multicast::{
-    Audience, Interface, InterfaceChoice, Phase, SendConfig, SendError, SendEvent, SigningKey,
-    random_session, send,
+    Audience, Interface, InterfaceChoice, Phase, RateBudget, SendConfig, SendError, SendEvent,
+    SigningKey, random_session, send,
 };
 use netflash_pxe::{Hex32, plain};
 
@@ -111,6 +111,7 @@ struct Live {
 /// All running sessions.
 pub(crate) struct Sessions {
     config: MulticastConfig,
+    budget: Arc<OnceLock<RateBudget>>,
     live: Mutex<BTreeMap<i64, Live>>,
 }
 
@@ -119,6 +120,7 @@ impl Sessions {
     pub(crate) fn new(config: MulticastConfig) -> Sessions {
         Sessions {
             config,
+            budget: Arc::default(),
             live: Mutex::new(BTreeMap::new()),
         }
     }
@@ -181,6 +183,7 @@ impl Sessions {
         let (opened, opening) = channel();
         let runner = Runner {
             config: self.config.clone(),
+            budget: Arc::clone(&self.budget),
             image: open_image(image)?,
             expected: Arc::clone(&expected),
             stop: Arc::clone(&stop),
@@ -251,6 +254,7 @@ fn open_image(image: &StoredImage) -> Result<Arc<Image>, SessionError> {
 
 struct Runner {
     config: MulticastConfig,
+    budget: Arc<OnceLock<RateBudget>>,
     image: Arc<Image>,
     expected: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
@@ -307,6 +311,7 @@ impl Runner {
             ttl: self.config.ttl,
             loopback: self.config.loopback,
             rate,
+            budget: self.budget_on(&interface)?,
             symbol_bytes: None,
             session,
             object_id: source.object_id(),
@@ -321,6 +326,13 @@ impl Runner {
             Ok(_) | Err(SendError::Interrupted) => Ok(()),
             Err(error) => Err(chain(error)),
         }
+    }
+
+    /// The cap that all sessions keep together; it may depend on the interface, which the first of them has found.
+    fn budget_on(&self, interface: &Interface) -> Result<Option<RateBudget>, String> {
+        let total_bits = units::total_on(&self.config.rate_total, interface)?;
+        let budget = |bits| self.budget.get_or_init(|| RateBudget::new(bits)).clone();
+        Ok(total_bits.map(budget))
     }
 
     fn observe(&self, event: SendEvent, opened: &Channel<Result<(), String>>) {
