@@ -6,9 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use netflash_multicast::{
-    Instant, Layout, Membership, ObjectId, Receiver, ReceiverConfig, ReceiverEvent, Rate, ReedSolomon,
-    Sender, SenderConfig, SenderEvent, SenderSeal, SessionKey, SigningKey, Start, StartRule, Suite,
-    VerifyKey,
+    Instant, Layout, Membership, ObjectId, Rate, Receiver, ReceiverConfig, ReceiverEvent,
+    ReedSolomon, Sender, SenderConfig, SenderEvent, SenderSeal, SessionKey, SigningKey, Start,
+    StartRule, Suite, VerifyKey,
 };
 
 /// Bytes of a symbol in these rooms.
