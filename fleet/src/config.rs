@@ -149,8 +149,10 @@ pub(crate) struct MulticastConfig {
     pub(crate) group: SocketAddrV4,
     /// Routers a datagram may pass, plus one.
     pub(crate) ttl: u32,
-    /// Bits per second on the wire, such as `900M`.
+    /// Bits per second on the wire, such as `900M`, or `auto`.
     pub(crate) rate: String,
+    /// Bits per second of all sessions together, or `auto`: nearly all of the interface's link.
+    pub(crate) rate_total: String,
     /// Seconds to wait, after the first machine is ready, for the others.
     pub(crate) wait_seconds: u64,
     /// Whether receivers on the server itself hear the session.
@@ -164,6 +166,7 @@ impl Default for MulticastConfig {
             group: units::DEFAULT_GROUP,
             ttl: 1,
             rate: "900M".to_owned(),
+            rate_total: "auto".to_owned(),
             wait_seconds: 60,
             loopback: false,
         }
@@ -230,9 +233,15 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), (&'static str, String)> {
-        if units::parse_rate(&self.multicast.rate).is_err() {
-            let problem = format!("{:?} is no rate; write it like 900M", self.multicast.rate);
+        if units::check_rate(&self.multicast.rate).is_err() {
+            let rate = &self.multicast.rate;
+            let problem = format!("{rate:?} is no rate; write it like 900M, or auto");
             return Err(("multicast.rate", problem));
+        }
+        if units::check_rate(&self.multicast.rate_total).is_err() {
+            let rate = &self.multicast.rate_total;
+            let problem = format!("{rate:?} is no rate; write it like 900M, or auto");
+            return Err(("multicast.rate_total", problem));
         }
         if !units::is_group(*self.multicast.group.ip()) {
             let problem = format!("{} is no multicast group", self.multicast.group.ip());

@@ -9,7 +9,7 @@ use std::net::SocketAddrV4;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender as Channel, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use netflash_imager::Image;
 use netflash_multicast::{
-    Audience, InterfaceChoice, Phase, SendConfig, SendError, SendEvent, SigningKey, random_session,
-    send,
+    Audience, Interface, InterfaceChoice, Phase, RateBudget, SendConfig, SendError, SendEvent,
+    SigningKey, random_session, send,
 };
 use netflash_pxe::{Hex32, plain};
 
@@ -35,6 +35,8 @@ use group::group_of;
 const SESSIONS_MAX: usize = 64;
 /// How long opening the image and the socket may take.
 const OPENING: Duration = Duration::from_secs(30);
+/// Characters of the reason for a rate; it may name a machine, which names itself.
+const REASON_MAX: usize = 200;
 /// Pause before a failed session is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 /// A session of the server ends when its jobs are over, not when nobody is heard.
@@ -73,6 +75,10 @@ pub(crate) struct SessionStatus {
     pub(crate) receivers: u32,
     /// Machines that have everything, also those that have left since.
     pub(crate) receivers_done: u32,
+    /// Bits per second on the wire.
+    pub(crate) rate_bits: u64,
+    /// Why the rate changed last; empty while it has not.
+    pub(crate) rate_reason: String,
     /// Bytes of datagrams sent.
     pub(crate) sent_bytes: u64,
     /// Source symbols sent.
@@ -105,6 +111,7 @@ struct Live {
 /// All running sessions.
 pub(crate) struct Sessions {
     config: MulticastConfig,
+    budget: Arc<OnceLock<RateBudget>>,
     live: Mutex<BTreeMap<i64, Live>>,
 }
 
@@ -113,6 +120,7 @@ impl Sessions {
     pub(crate) fn new(config: MulticastConfig) -> Sessions {
         Sessions {
             config,
+            budget: Arc::default(),
             live: Mutex::new(BTreeMap::new()),
         }
     }
@@ -164,6 +172,8 @@ impl Sessions {
             awaited: receivers,
             receivers: 0,
             receivers_done: 0,
+            rate_bits: 0,
+            rate_reason: String::new(),
             sent_bytes: 0,
             source_symbols: 0,
             repair_symbols: 0,
@@ -173,6 +183,7 @@ impl Sessions {
         let (opened, opening) = channel();
         let runner = Runner {
             config: self.config.clone(),
+            budget: Arc::clone(&self.budget),
             image: open_image(image)?,
             expected: Arc::clone(&expected),
             stop: Arc::clone(&stop),
@@ -243,6 +254,7 @@ fn open_image(image: &StoredImage) -> Result<Arc<Image>, SessionError> {
 
 struct Runner {
     config: MulticastConfig,
+    budget: Arc<OnceLock<RateBudget>>,
     image: Arc<Image>,
     expected: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
@@ -287,15 +299,19 @@ impl Runner {
             status.verify_key = Hex32(signing_key.verify_key().0);
             status.group
         };
+        let choice = match self.config.interface.as_str() {
+            "auto" => InterfaceChoice::Auto,
+            name => InterfaceChoice::Named(name.to_owned()),
+        };
+        let interface = Interface::choose(&choice).map_err(chain)?;
+        let rate = units::rate_on(&self.config.rate, &interface)?;
         let config = SendConfig {
-            interface: match self.config.interface.as_str() {
-                "auto" => InterfaceChoice::Auto,
-                name => InterfaceChoice::Named(name.to_owned()),
-            },
+            interface: InterfaceChoice::Named(interface.address().to_string()),
             group,
             ttl: self.config.ttl,
             loopback: self.config.loopback,
-            rate_bits: units::parse_rate(&self.config.rate)?,
+            rate,
+            budget: self.budget_on(&interface)?,
             symbol_bytes: None,
             session,
             object_id: source.object_id(),
@@ -310,6 +326,13 @@ impl Runner {
             Ok(_) | Err(SendError::Interrupted) => Ok(()),
             Err(error) => Err(chain(error)),
         }
+    }
+
+    /// The cap that all sessions keep together; it may depend on the interface, which the first of them has found.
+    fn budget_on(&self, interface: &Interface) -> Result<Option<RateBudget>, String> {
+        let total_bits = units::total_on(&self.config.rate_total, interface)?;
+        let budget = |bits| self.budget.get_or_init(|| RateBudget::new(bits)).clone();
+        Ok(total_bits.map(budget))
     }
 
     fn observe(&self, event: SendEvent, opened: &Channel<Result<(), String>>) {
@@ -328,6 +351,14 @@ impl Runner {
                 let _ = opened.send(Ok(()));
             }
             SendEvent::Announced { .. } => {}
+            SendEvent::Rate(change) => {
+                let reason = plain(&change.reason.to_string(), REASON_MAX);
+                log::info!(
+                    "session session={session:08x} rate_bits={} reason={reason:?}",
+                    change.bits
+                );
+                (status.rate_bits, status.rate_reason) = (change.bits, reason);
+            }
             SendEvent::Joined { id, name } => {
                 log::info!(
                     "session session={session:08x} receiver={id:016x} name={} state=joined",
@@ -351,6 +382,7 @@ impl Runner {
                 );
             }
             SendEvent::Progress {
+                rate_bits,
                 stats,
                 receivers,
                 blocks_left,
@@ -362,6 +394,7 @@ impl Runner {
                     .iter()
                     .filter(|receiver| receiver.phase == Phase::Done);
                 status.receivers_done = count(done.count());
+                status.rate_bits = rate_bits;
                 status.sent_bytes = stats.datagram_bytes;
                 status.source_symbols = stats.source_symbols;
                 status.repair_symbols = stats.repair_symbols;

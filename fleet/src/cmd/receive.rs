@@ -128,6 +128,8 @@ fn finish(
             datagrams: report.stats.datagrams,
             source_symbols: report.stats.source_symbols,
             repair_symbols: report.stats.repair_symbols,
+            rate: None,
+            rate_changes: Vec::new(),
             receivers: vec![ReceiverResult {
                 name: name.to_owned(),
                 seconds: seconds(report.took),

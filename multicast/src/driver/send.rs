@@ -15,7 +15,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{pace::Pacer, ticks::Ticks};
+use super::ticks::Ticks;
 use crate::{
     block::{BlockId, BlockSource, ObjectId},
     fec::ReedSolomon,
@@ -23,15 +23,20 @@ use crate::{
     keys::{SigningKey, VerifyKey},
     seal::SenderSeal,
     sender::{
-        ReceiverInfo, Sender, SenderConfig, SenderError, SenderStats, StartRule,
+        Rate, RateReason, ReceiverInfo, Sender, SenderConfig, SenderError, SenderStats, StartRule,
         symbol_bytes_for_mtu,
     },
     udp::Endpoint,
 };
 
+mod budget;
 mod run;
+mod tempo;
 
 use run::Run;
+use tempo::Tempo;
+
+pub use budget::RateBudget;
 
 /// Blocks asked for and not yet sent on; the state machine keeps fewer open.
 const SOURCE_QUEUE: usize = 64;
@@ -77,8 +82,10 @@ pub struct SendConfig {
     pub ttl: u32,
     /// Whether receivers on this machine hear it too.
     pub loopback: bool,
-    /// The pace, in bits per second on the wire, Ethernet headers included.
-    pub rate_bits: u64,
+    /// How fast, on the wire, Ethernet headers included.
+    pub rate: Rate,
+    /// A cap that this session keeps together with others.
+    pub budget: Option<RateBudget>,
     /// Payload bytes of a datagram; `None` takes what the interface's MTU carries whole.
     pub symbol_bytes: Option<u16>,
     /// Number of this session, see [`random_session`](crate::random_session).
@@ -149,8 +156,12 @@ pub enum SendEvent {
         /// Whether it said so itself.
         said_so: bool,
     },
+    /// The automatic rate is another one now. Told at most twice a second.
+    Rate(RateChange),
     /// Twice a second.
     Progress {
+        /// The present rate, in bits per second on the wire.
+        rate_bits: u64,
         /// Counters so far.
         stats: SenderStats,
         /// Every machine ever heard.
@@ -160,9 +171,24 @@ pub enum SendEvent {
     },
 }
 
+/// A change of the automatic rate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateChange {
+    /// From the first announce to the change.
+    pub at: Duration,
+    /// Bits per second on the wire from then on.
+    pub bits: u64,
+    /// Why.
+    pub reason: RateReason,
+}
+
 /// How a session went.
 #[derive(Clone, Debug)]
 pub struct SendReport {
+    /// The rate in the end, in bits per second on the wire.
+    pub rate_bits: u64,
+    /// The last changes of an automatic rate, at most [`SendReport::MAX_RATE_CHANGES`].
+    pub rate_changes: Vec<RateChange>,
     /// From the first announce to the last.
     pub took: Duration,
     /// Counters.
@@ -171,6 +197,11 @@ pub struct SendReport {
     pub wire_bytes: u64,
     /// Every machine ever heard.
     pub receivers: Vec<ReceiverInfo>,
+}
+
+impl SendReport {
+    /// Changes of the rate that are remembered: two minutes of a restless room, hours of a quiet one.
+    pub const MAX_RATE_CHANGES: usize = 256;
 }
 
 /// Why a session could not be sent.
@@ -256,7 +287,7 @@ pub fn send(
         seal: config.seal,
         reply_to: Some(address),
         symbol_bytes,
-        rate_bits: config.rate_bits,
+        rate: config.rate,
         start: StartRule {
             receivers: config.audience.len(),
             wait: config.wait,
@@ -287,8 +318,9 @@ pub fn send(
                 }
             }
         });
-        let pacer = Pacer::new(config.rate_bits);
-        let run = Run::new(sender, endpoint, group, pacer, ticks, (requests, answers));
+        let share = config.budget.as_ref().map(RateBudget::share);
+        let tempo = Tempo::new(share);
+        let run = Run::new(sender, endpoint, group, tempo, ticks, (requests, answers));
         run.run(&mut observer, &config.audience, stop)
     })
 }

@@ -17,8 +17,9 @@ use super::session::Session;
 use super::standing::Standing;
 use super::table::{State, Table};
 
-/// A machine is heard at least this often, or every so many intervals.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// A machine is heard at least this often, or every so many intervals: a sender that looks for the right rate has to
+/// know soon that nothing is wrong.
+const KEEP_ALIVE: Duration = Duration::from_millis(150);
 const KEEP_ALIVE_INTERVALS: u32 = 8;
 const KEEP_ALIVE_MIN: Duration = Duration::from_millis(250);
 /// That it is ready is told so often: one report alone may be lost, and the session may wait for it.

@@ -74,7 +74,7 @@ impl<F: Fec> Sender<F> {
             _ => 0,
         };
         let room = self.machines.active().max(expected) as u64 * REPORT_BYTES * REPORT_SHARE * 8;
-        let micros = room.saturating_mul(1_000_000) / self.config.rate_bits.max(1);
+        let micros = room.saturating_mul(1_000_000) / self.rate_bits().max(1);
         Duration::from_micros(micros).clamp(INTERVAL_MIN, INTERVAL_MAX)
     }
 

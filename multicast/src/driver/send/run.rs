@@ -1,6 +1,7 @@
 //! The loop of [`send`](super::send): take reports and blocks in, send batches out, sleep until the next.
 
 use std::{
+    collections::VecDeque,
     io,
     net::{SocketAddr, SocketAddrV4},
     sync::{
@@ -11,13 +12,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Audience, SendError, SendEvent, SendReport};
+use super::{Audience, RateChange, SendError, SendEvent, SendReport, tempo::Tempo};
 use crate::{
     block::BlockId,
-    driver::{
-        pace::{HEADER_BYTES, Pacer},
-        ticks::Ticks,
-    },
+    driver::{pace::HEADER_BYTES, ticks::Ticks},
     fec::ReedSolomon,
     sender::{Destination, Sender, SenderEvent},
     udp::{BATCH_SEGMENTS, Endpoint, Inbox},
@@ -48,7 +46,7 @@ pub(super) struct Run {
     endpoint: Endpoint,
     group: SocketAddrV4,
     ticks: Ticks,
-    pacer: Pacer,
+    tempo: Tempo,
     batch: Vec<u8>,
     /// The last announce, until the observer has heard of it.
     announced: Option<Vec<u8>>,
@@ -56,6 +54,7 @@ pub(super) struct Run {
     answers: Answers<(BlockId, io::Result<Vec<u8>>)>,
     /// Blocks asked for whose payload has not come.
     reading: usize,
+    rate_changes: VecDeque<RateChange>,
     /// Since when the network has refused.
     outage: Option<Duration>,
     finished: bool,
@@ -66,7 +65,7 @@ impl Run {
         sender: Sender<ReedSolomon>,
         endpoint: Endpoint,
         group: SocketAddrV4,
-        pacer: Pacer,
+        tempo: Tempo,
         ticks: Ticks,
         (requests, answers): SourceQueues,
     ) -> Run {
@@ -75,12 +74,13 @@ impl Run {
             endpoint,
             group,
             ticks,
-            pacer,
+            tempo,
             batch: Vec::with_capacity(BATCH_BYTES * 2),
             announced: None,
             requests,
             answers,
             reading: 0,
+            rate_changes: VecDeque::new(),
             outage: None,
             finished: false,
         }
@@ -120,12 +120,14 @@ impl Run {
             if self.ticks.elapsed() >= next_progress {
                 next_progress = self.ticks.elapsed() + PROGRESS;
                 observer(SendEvent::Progress {
+                    rate_bits: self.sender.rate_bits(),
                     stats: self.sender.stats(),
                     receivers: self.sender.receivers(now),
                     blocks_left: self.sender.blocks_left(),
                 });
             }
-            let pause = self.pacer.wait(self.ticks.elapsed());
+            self.keep_tempo();
+            let pause = self.tempo.pacer.wait(self.ticks.elapsed());
             if !pause.is_zero() {
                 self.sleep(pause)?;
             } else if !self.send_batch()? {
@@ -143,11 +145,20 @@ impl Run {
         }
         let stats = self.sender.stats();
         Ok(SendReport {
+            rate_bits: self.sender.rate_bits(),
+            rate_changes: self.rate_changes.into(),
             took: self.ticks.elapsed(),
             stats,
             wire_bytes: stats.datagram_bytes + stats.datagrams * HEADER_BYTES,
             receivers: self.sender.receivers(self.ticks.now()),
         })
+    }
+
+    fn keep_tempo(&mut self) {
+        let stats = self.sender.stats();
+        let data = stats.source_symbols + stats.repair_symbols;
+        let (now, bits) = (self.ticks.elapsed(), self.sender.rate_bits());
+        self.tempo.keep(now, bits, data, &self.endpoint);
     }
 
     fn take_reports(&mut self, inbox: &mut Inbox) -> Result<(), SendError> {
@@ -188,6 +199,15 @@ impl Run {
                     self.finished = true;
                     continue;
                 }
+                SenderEvent::Rate { bits, reason } => {
+                    let at = self.ticks.elapsed();
+                    let change = RateChange { at, bits, reason };
+                    if self.rate_changes.len() == SendReport::MAX_RATE_CHANGES {
+                        self.rate_changes.pop_front();
+                    }
+                    self.rate_changes.push_back(change.clone());
+                    SendEvent::Rate(change)
+                }
                 SenderEvent::Joined { id, name } => SendEvent::Joined { id, name },
                 SenderEvent::Ready { id, wanted } => SendEvent::Ready { id, wanted },
                 SenderEvent::Started { ready } => SendEvent::Started { ready },
@@ -204,7 +224,8 @@ impl Run {
         self.batch.clear();
         let mut batch: Option<(SocketAddrV4, usize)> = None;
         let mut count = 0;
-        while count < BATCH_SEGMENTS {
+        let most = self.tempo.pacer.batch().clamp(1, BATCH_SEGMENTS);
+        while count < most {
             let start = self.batch.len();
             let Some(to) = self.sender.poll_transmit(now, &mut self.batch) else {
                 break;
@@ -255,7 +276,8 @@ impl Run {
         let bytes = &self.batch[from..end];
         let sent = self.endpoint.send(to, bytes, segment);
         let datagrams = bytes.len().div_ceil(segment.max(1)) as u64;
-        self.pacer
+        self.tempo
+            .pacer
             .spend(self.ticks.elapsed(), datagrams, bytes.len() as u64);
         match sent {
             Ok(()) => self.outage = None,
