@@ -20,6 +20,8 @@ mod booting;
 mod orders;
 mod stock;
 
+use agents::AgentKeys;
+
 pub(crate) use booting::{BootRequest, Tickets};
 pub(crate) use orders::FlashRequest;
 pub(crate) use stock::NewImage;
@@ -61,6 +63,7 @@ pub(crate) struct Fleet {
     /// What multicasts now.
     pub(crate) sessions: Sessions,
     tickets: Mutex<Tickets>,
+    agent_keys: Mutex<AgentKeys>,
     store: Mutex<Box<dyn Store>>,
 }
 
@@ -78,6 +81,7 @@ impl Fleet {
             dir,
             ca_pem,
             tickets: Mutex::new(Tickets::default()),
+            agent_keys: Mutex::new(AgentKeys::default()),
             store: Mutex::new(store),
         };
         fleet.resume_jobs()?;

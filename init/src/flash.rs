@@ -22,11 +22,12 @@ use netflash_imager::{
     Target, TargetError, TargetOptions, VerifyPolicy,
 };
 use netflash_multicast::{
-    InterfaceChoice, MAX_NAME_BYTES, ObjectId, ReceiveConfig, ReceiveError, ReceiveEvent,
-    ReceiveReport, ReceiverError, ReceiverStats, VerifyKey, receive,
+    AgentKey, HandoverError, InterfaceChoice, MAX_NAME_BYTES, ObjectId, ReceiveConfig,
+    ReceiveError, ReceiveEvent, ReceiveReport, ReceiverError, ReceiverStats, VerifyKey, receive,
 };
 use netflash_pxe::{
-    ChoiceError, DiskInfo, DiskSelector, EventKind, FlashOrder, JobReport, Phase, Progress, plain,
+    ChoiceError, DiskInfo, DiskSelector, EventKind, FlashOrder, JobReport, Phase, Progress,
+    SealedKeys, plain,
 };
 
 use crate::console::Console;
@@ -63,6 +64,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Flash<'a> {
     /// What to do.
     pub order: &'a FlashOrder,
+    /// What the keys of the session are sealed to.
+    pub key: &'a AgentKey,
     /// The disk the kernel command line names, where the order says `auto`.
     pub disk: Option<&'a DiskSelector>,
     /// The machine's name, for the sender's list.
@@ -84,6 +87,10 @@ impl Flash<'_> {
     /// Why it failed, in words for the operator. The disk is unchanged or cannot boot.
     pub(crate) fn run(&self) -> Result<Outcome, String> {
         let started = Instant::now();
+        let receive_config = match self.receive_config() {
+            Ok(config) => config,
+            Err(error) => return Ok(Outcome::Again(error.to_string())),
+        };
         let (disk, target) = self.open_disk()?;
         let tally = Arc::new(Tally::default());
         let image = ImageId(self.order.image_id.0);
@@ -103,7 +110,7 @@ impl Flash<'_> {
             samples: VecDeque::new(),
         };
         let received = receive(
-            self.receive_config(),
+            receive_config,
             &mut sink,
             |event| watch.see(event),
             &self.stop,
@@ -168,23 +175,25 @@ impl Flash<'_> {
         }
     }
 
-    fn receive_config(&self) -> ReceiveConfig {
+    fn receive_config(&self) -> Result<ReceiveConfig, HandoverError> {
         let ticket = &self.order.session;
+        let open = |keys: &SealedKeys| self.key.open(&keys.0, ticket.session);
+        let membership = ticket.keys.as_ref().map(open).transpose()?;
         let mut name = plain(self.name, MAX_NAME_BYTES);
         while name.len() > MAX_NAME_BYTES {
             name.pop();
         }
-        ReceiveConfig {
+        Ok(ReceiveConfig {
             interface: InterfaceChoice::Named(self.address.clone()),
             group: ticket.group,
             name,
             session: Some(ticket.session),
             verify_key: Some(VerifyKey(ticket.verify_key.0)),
-            membership: None,
+            membership,
             object_id: Some(ObjectId(self.order.image_id.0)),
             search: Some(SEARCH),
             silence: SILENCE,
-        }
+        })
     }
 
     fn enter(&self, phase: Phase, disk: &str, words: &str) {
