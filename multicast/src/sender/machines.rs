@@ -23,6 +23,8 @@ use super::roll::{Roll, Standing};
 
 /// Machines known at once, at most.
 const MAX_MACHINES: usize = 16_384;
+/// Starts of one machine that are in the books, at most: a machine with a key may invent any number of its own.
+const STARTS_MAX: usize = 4;
 /// Bytes for what all machines together want, at most.
 const MAX_WANTED_BYTES: usize = 256 << 20;
 /// Datagrams a loss is measured over at least.
@@ -36,6 +38,8 @@ const LAGGARD_MORE: f32 = 0.02;
 #[derive(Debug)]
 struct Machine {
     info: ReceiverInfo,
+    /// What its server calls it; 0 without a server.
+    machine: u32,
     number: u32,
     first_heard: Instant,
     last_heard: Instant,
@@ -123,8 +127,11 @@ impl Machines {
         mut want: impl FnMut(u32, bool),
     ) -> Option<Heard> {
         let joined = !self.known.contains_key(&report.receiver);
-        if joined && !self.make_room() {
-            return None;
+        if joined {
+            self.forget_first_start(report.machine, &mut want);
+            if !self.make_room() {
+                return None;
+            }
         }
         let blocks = self.blocks;
         let machine = self.known.entry(report.receiver).or_insert_with(|| {
@@ -181,6 +188,28 @@ impl Machines {
         let after = machine.standing();
         self.roll.change(report.receiver, before, Some(after));
         Some(heard)
+    }
+
+    /// Room for one more start of `machine`, at the cost of the one heard least recently if there are many.
+    fn forget_first_start(&mut self, machine: u32, want: &mut impl FnMut(u32, bool)) {
+        // Number 0 is everybody who shares a key file.
+        if machine == 0 {
+            return;
+        }
+        let starts = self
+            .known
+            .iter()
+            .filter(|(_, start)| start.machine == machine);
+        if guard!("machine_starts", starts.clone().count() < STARTS_MAX) {
+            return;
+        }
+        let oldest = starts.min_by_key(|(_, start)| start.last_heard);
+        if let Some(id) = oldest.map(|(&id, _)| id)
+            && let Some(mut start) = self.known.remove(&id)
+        {
+            self.roll.change(id, Some(start.standing()), None);
+            start.wanted.replace((0, self.blocks), &[], want);
+        }
     }
 
     /// Room for one machine more, at the cost of one that is done or gone if need be.
@@ -290,6 +319,7 @@ fn new_machine(now: Instant, from: SocketAddr, report: &Report) -> Machine {
             loss: 0.0,
             took: Duration::ZERO,
         },
+        machine: report.machine,
         number: report.number,
         first_heard: now,
         last_heard: now,
