@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fallback::DeskStatus;
 use crate::job::Job;
 use crate::machine::{Machine, Sighting};
 use crate::power::PowerAction;
@@ -29,6 +30,8 @@ pub(crate) struct Status {
     pub(crate) images: usize,
     /// What multicasts now.
     pub(crate) sessions: Vec<SessionStatus>,
+    /// Machines that fetch over HTTP because multicast does not reach them; none when that is switched off.
+    pub(crate) fallback: Option<DeskStatus>,
     /// The last job of each machine, by name.
     pub(crate) jobs: Vec<Job>,
 }

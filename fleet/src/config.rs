@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::fallback::Desk;
 use crate::units;
 
 /// What is written into an empty directory: every setting with its default.
@@ -51,6 +53,7 @@ pub(crate) struct Config {
     pub(crate) boot: BootConfig,
     pub(crate) dhcp: Option<DhcpConfig>,
     pub(crate) multicast: MulticastConfig,
+    pub(crate) fallback: FallbackConfig,
     /// Power profiles by name, see [`PowerProfile`].
     pub(crate) power: BTreeMap<String, PowerProfile>,
 }
@@ -170,6 +173,34 @@ impl Default for MulticastConfig {
     }
 }
 
+/// How machines that multicast does not reach are served over HTTP.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct FallbackConfig {
+    /// Machines served at a time; the others queue. 0 switches it off.
+    pub(crate) machines: usize,
+    /// Bits per second of all together, such as `100M`.
+    pub(crate) rate: String,
+}
+
+impl Default for FallbackConfig {
+    fn default() -> Self {
+        FallbackConfig {
+            machines: 4,
+            rate: "100M".to_owned(),
+        }
+    }
+}
+
+impl FallbackConfig {
+    /// The desk that serves them, unless it is switched off.
+    pub(crate) fn desk(&self) -> Option<Arc<Desk>> {
+        // Checked when the file was read.
+        let rate_bits = units::parse_rate(&self.rate).unwrap_or(1);
+        Desk::open(self.machines, rate_bits)
+    }
+}
+
 /// How machines of one kind are switched on and off. A machine names it as `PROFILE:ADDRESS`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "driver", rename_all = "lowercase", deny_unknown_fields)]
@@ -237,6 +268,10 @@ impl Config {
         if !units::is_group(*self.multicast.group.ip()) {
             let problem = format!("{} is no multicast group", self.multicast.group.ip());
             return Err(("multicast.group", problem));
+        }
+        if units::parse_rate(&self.fallback.rate).is_err() {
+            let problem = format!("{:?} is no rate; write it like 100M", self.fallback.rate);
+            return Err(("fallback.rate", problem));
         }
         if self.boot.fruitless_boots_max == 0 {
             return Err(("boot.fruitless_boots_max", "must be at least 1".to_owned()));

@@ -3,13 +3,14 @@
 //! Everything here is synchronous and knows no HTTP; `server/` puts it on the network. One lock guards the store, and
 //! every operation holds it from reading to writing, so that no two requests decide on the same job at once.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use netflash_pxe::{Identity, KnownMachine, Resolution, resolve};
 
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::fallback::Desk;
 use crate::job::Job;
 use crate::machine::{Machine, StoredImage};
 use crate::session::{SessionError, Sessions};
@@ -20,6 +21,7 @@ mod booting;
 mod orders;
 mod stock;
 
+pub(crate) use agents::Beside;
 pub(crate) use booting::{BootRequest, Tickets};
 pub(crate) use orders::FlashRequest;
 pub(crate) use stock::NewImage;
@@ -60,6 +62,8 @@ pub(crate) struct Fleet {
     pub(crate) ca_pem: String,
     /// What multicasts now.
     pub(crate) sessions: Sessions,
+    /// Who fetches over HTTP what multicast does not bring; nobody when that is switched off.
+    pub(crate) desk: Option<Arc<Desk>>,
     tickets: Mutex<Tickets>,
     store: Mutex<Box<dyn Store>>,
 }
@@ -74,6 +78,7 @@ impl Fleet {
     ) -> Result<Fleet, FleetError> {
         let fleet = Fleet {
             sessions: Sessions::new(config.multicast.clone()),
+            desk: config.fallback.desk(),
             config,
             dir,
             ca_pem,

@@ -242,6 +242,14 @@ impl Job {
                 self.reason.clear();
                 let mut report = report.clone();
                 report.disk = plain(&report.disk, 64);
+                if let Some(fallback) = &mut report.fallback {
+                    fallback.reason = plain(&fallback.reason, Self::REASON_MAX);
+                    self.reason = format!(
+                        "{:.1} MB came over HTTP: {}",
+                        fallback.bytes as f64 / 1e6,
+                        fallback.reason
+                    );
+                }
                 self.report = Some(report);
             }
             EventKind::Failed { reason } => self.fail(reason),

@@ -24,6 +24,7 @@ use netflash_pxe::{Hex32, plain};
 
 use crate::adapter::ImageSource;
 use crate::config::MulticastConfig;
+use crate::fallback::Board;
 use crate::machine::StoredImage;
 use crate::units;
 
@@ -100,6 +101,8 @@ struct Live {
     expected: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<SessionStatus>>,
+    image: Arc<Image>,
+    board: Board,
 }
 
 /// All running sessions.
@@ -122,6 +125,13 @@ impl Sessions {
         let live = lock(&self.live);
         live.get(&batch)
             .map(|session| lock(&session.status).clone())
+    }
+
+    /// What machines that multicast does not reach fetch of the session of `batch`: its image and its announces.
+    pub(crate) fn beside(&self, batch: i64) -> Option<(Arc<Image>, Board)> {
+        let live = lock(&self.live);
+        live.get(&batch)
+            .map(|session| (Arc::clone(&session.image), session.board.clone()))
     }
 
     /// All of them.
@@ -171,9 +181,11 @@ impl Sessions {
             trouble: String::new(),
         }));
         let (opened, opening) = channel();
+        let (image, board) = (open_image(image)?, Board::default());
         let runner = Runner {
             config: self.config.clone(),
-            image: open_image(image)?,
+            image: Arc::clone(&image),
+            board: board.clone(),
             expected: Arc::clone(&expected),
             stop: Arc::clone(&stop),
             status: Arc::clone(&status),
@@ -198,6 +210,8 @@ impl Sessions {
                 expected,
                 stop,
                 status,
+                image,
+                board,
             },
         );
         Ok(())
@@ -244,6 +258,7 @@ fn open_image(image: &StoredImage) -> Result<Arc<Image>, SessionError> {
 struct Runner {
     config: MulticastConfig,
     image: Arc<Image>,
+    board: Board,
     expected: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<SessionStatus>>,
@@ -316,7 +331,10 @@ impl Runner {
         let mut status = lock(&self.status);
         let (batch, session) = (status.batch, status.session);
         match event {
-            SendEvent::Open { interface, .. } => {
+            SendEvent::Open {
+                interface, address, ..
+            } => {
+                self.board.open(address);
                 status.trouble.clear();
                 log::info!(
                     "session batch={batch} session={session:08x} group={} interface={} image={} state=open",
@@ -327,7 +345,7 @@ impl Runner {
                 // Nobody listens any more when a failed session is tried again.
                 let _ = opened.send(Ok(()));
             }
-            SendEvent::Announced { .. } => {}
+            SendEvent::Announced { datagram } => self.board.pin(datagram),
             SendEvent::Joined { id, name } => {
                 log::info!(
                     "session session={session:08x} receiver={id:016x} name={} state=joined",

@@ -136,6 +136,24 @@ impl Image {
         })
     }
 
+    /// Size of the file, bytes, as far as the manifest knows it: all frames. What follows them is not counted.
+    pub fn stored_bytes(&self) -> u64 {
+        self.manifest.stored_total()
+    }
+
+    /// Fills `bytes` from the file, as it is stored, from `offset` on.
+    ///
+    /// # Errors
+    /// When the file cannot be read or has become shorter.
+    pub fn read_file(&self, offset: u64, bytes: &mut [u8]) -> Result<(), ImageError> {
+        let read = self.file.read_exact_at(bytes, offset);
+        read.map_err(|source| ImageError::Io {
+            path: self.path.clone(),
+            offset,
+            source,
+        })
+    }
+
     /// Replaces the content of `raw` by the raw bytes of `frame`.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod device;
 mod diff;
 mod extent;
 mod extract;
+mod fetch;
 mod fit;
 mod frame_set;
 mod id;
@@ -40,6 +41,7 @@ pub use deploy::{
 pub use diff::{ChangedRange, Diff, diff};
 pub use extent::{Extent, ExtentKind, Extents, UNIT_BYTES};
 pub use extract::{ExtractError, extract_to_disk, extract_to_file, extract_to_stream};
+pub use fetch::{ShortRange, fetch_block};
 pub use fit::{FitError, FittedTables, LastPartition, TableRun, fit};
 pub use frame_set::FrameSet;
 pub use id::{FrameId, ImageId, ImageIdError};

@@ -22,16 +22,19 @@ use netflash_imager::{
     Target, TargetError, TargetOptions, VerifyPolicy,
 };
 use netflash_multicast::{
-    InterfaceChoice, MAX_NAME_BYTES, ObjectId, ReceiveConfig, ReceiveError, ReceiveEvent,
-    ReceiveReport, ReceiverError, ReceiverStats, VerifyKey, receive,
+    Bypass, InterfaceChoice, MAX_NAME_BYTES, ObjectId, ReceiveConfig, ReceiveError, ReceiveEvent,
+    ReceiveReport, ReceiverError, ReceiverStats, VerifyKey, receive_beside,
 };
 use netflash_pxe::{
-    ChoiceError, DiskInfo, DiskSelector, EventKind, FlashOrder, JobReport, Phase, Progress, plain,
+    ChoiceError, DiskInfo, DiskSelector, EventKind, FallbackReport, FlashOrder, JobReport, Phase,
+    Progress, plain,
 };
 
 use crate::console::Console;
+use crate::detour::ServerDetour;
 use crate::disks;
 use crate::events::{Events, Wish};
+use crate::server::Server;
 use crate::sink::{DeploySink, Tally};
 
 /// How long the chosen disk may take to appear.
@@ -43,6 +46,8 @@ const NODE_WAIT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(300);
 /// How long a session is searched for before the server is asked again.
 const SEARCH: Duration = Duration::from_secs(60);
+/// How long multicast may fail before the server is asked for what lacks.
+const MULTICAST_PATIENCE: Duration = Duration::from_secs(10);
 /// Span the shown rate is taken over.
 const RATE_SPAN: Duration = Duration::from_secs(5);
 /// Samples of the rate kept.
@@ -61,6 +66,10 @@ pub(crate) enum Outcome {
 
 /// What a flash needs of its surroundings.
 pub(crate) struct Flash<'a> {
+    /// The job's number at the server.
+    pub job: u64,
+    /// Where to fetch what multicast does not bring.
+    pub server: &'a Arc<Server>,
     /// What to do.
     pub order: &'a FlashOrder,
     /// The disk the kernel command line names, where the order says `auto`.
@@ -102,8 +111,14 @@ impl Flash<'_> {
             stats: ReceiverStats::default(),
             samples: VecDeque::new(),
         };
-        let received = receive(
+        let way = ServerDetour::new(Arc::clone(self.server), self.job);
+        let bypass = Bypass {
+            way: Box::new(way),
+            patience: MULTICAST_PATIENCE,
+        };
+        let received = receive_beside(
             self.receive_config(),
+            Some(bypass),
             &mut sink,
             |event| watch.see(event),
             &self.stop,
@@ -256,13 +271,18 @@ impl Flash<'_> {
             image_id: self.order.image_id,
             disk: disk.path.clone(),
             seconds: started.elapsed().as_secs_f64(),
-            received_bytes: received.stats.useful_bytes,
+            received_bytes: received.stats.useful_bytes + received.stats.detour_bytes,
             repair_symbols: received.stats.repair_symbols,
             lost_symbols: received.stats.lost,
             kept_frames: tally.kept_frames.load(Ordering::Relaxed),
             written_frames: deployed.written_frames,
             // The commit refuses what was not settled, and settling is reading back.
             verified: true,
+            fallback: received.detour.as_ref().map(|detour| FallbackReport {
+                reason: detour.reason.to_string(),
+                blocks: detour.blocks,
+                bytes: detour.bytes,
+            }),
         }
     }
 }
@@ -293,12 +313,18 @@ impl Watch<'_> {
                 self.flash.enter(Phase::Receiving, self.disk, "receiving");
             }
             ReceiveEvent::Blocked { reason } => {
-                log::warn!("multicast: {reason}");
-                let text = reason.to_string();
+                let text = format!("{reason} What lacks is fetched over HTTP.");
+                self.flash.console.trouble(std::slice::from_ref(&text));
                 self.flash.events.push(EventKind::Note { text });
             }
-            ReceiveEvent::Detour { trouble } => log::warn!("the other way: {trouble}"),
-            ReceiveEvent::Unblocked => log::info!("multicast is back"),
+            ReceiveEvent::Detour { trouble } => {
+                let text = format!("multicast does not pass; over HTTP: {trouble}");
+                self.flash.console.trouble(&[text]);
+            }
+            ReceiveEvent::Unblocked => {
+                log::info!("multicast is back");
+                self.flash.console.trouble(&[]);
+            }
             ReceiveEvent::Settling => {
                 self.flash
                     .enter(Phase::Verifying, self.disk, "reading back");
@@ -319,7 +345,7 @@ impl Watch<'_> {
         let progress = Progress {
             done_bytes,
             total_bytes: self.tally.total_bytes.load(Ordering::Relaxed),
-            received_bytes: self.stats.useful_bytes,
+            received_bytes: self.stats.useful_bytes + self.stats.detour_bytes,
             bytes_per_second: self.rate(done_bytes),
             repair_symbols: self.stats.repair_symbols,
             lost_symbols: self.stats.lost,

@@ -13,6 +13,7 @@
 
 mod coldplug;
 mod console;
+mod detour;
 mod dhcp;
 mod disks;
 mod events;

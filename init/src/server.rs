@@ -5,12 +5,13 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use netflash_pxe::{
-    API_EVENTS, API_HELLO, API_JOB, AgentEvent, EventsAnswer, Hello, JobAnswer, SERVER_NAME,
-    Welcome, plain,
+    API_ANNOUNCE, API_EVENTS, API_HELLO, API_IMAGE, API_JOB, API_MANIFEST, AgentEvent,
+    EventsAnswer, Hello, JobAnswer, POSITION_HEADER, SENDER_HEADER, SERVER_NAME, Welcome, plain,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,6 +30,12 @@ const REQUEST_MAX: Duration = Duration::from_secs(30);
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Largest answer that is read, in bytes.
 const ANSWER_MAX: u64 = 1 << 20;
+/// Longest wait for a manifest or a part of an image: the server sends no faster than it likes.
+const FETCH_MAX: Duration = Duration::from_secs(180);
+/// Largest manifest or part of an image, in bytes.
+const FETCH_BYTES_MAX: u64 = 64 << 20;
+/// When to ask again, if the server does not say.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Longest part of a refusal that is shown.
 const REFUSAL_MAX: usize = 200;
 
@@ -50,6 +57,13 @@ pub(crate) enum ServerError {
         address: SocketAddrV4,
         status: u16,
         message: String,
+    },
+    /// Others come first.
+    #[error("server {address}: number {position} in the queue")]
+    Busy {
+        address: SocketAddrV4,
+        position: u32,
+        again: Duration,
     },
     /// It answered something else than the contract says.
     #[error("server {address} gave an answer that makes no sense: {problem}")]
@@ -73,7 +87,9 @@ impl ServerError {
         match self {
             ServerError::Authority(_) => false,
             ServerError::Refused { status, .. } => *status == 429 || *status >= 500,
-            ServerError::Unreachable { .. } | ServerError::Nonsense { .. } => true,
+            ServerError::Unreachable { .. }
+            | ServerError::Busy { .. }
+            | ServerError::Nonsense { .. } => true,
         }
     }
 }
@@ -173,6 +189,85 @@ impl Server {
     ) -> Result<EventsAnswer, ServerError> {
         let path = API_EVENTS.replace("{id}", &job.to_string());
         self.with_bearer(|bearer| self.post(&path, bearer, events))
+    }
+
+    /// The announce of a job's session, and the address that sent it.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub(crate) fn announce(&self, job: u64) -> Result<(SocketAddrV4, Vec<u8>), ServerError> {
+        let (sender, datagram) = self.fetch(API_ANNOUNCE, job, None)?;
+        let sender = sender.ok_or_else(|| ServerError::Nonsense {
+            address: self.address,
+            problem: "an announce without its sender".to_owned(),
+        })?;
+        Ok((sender, datagram))
+    }
+
+    /// The manifest of a job's image.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub(crate) fn manifest(&self, job: u64) -> Result<Vec<u8>, ServerError> {
+        Ok(self.fetch(API_MANIFEST, job, None)?.1)
+    }
+
+    /// A part of the file of a job's image.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub(crate) fn image(&self, job: u64, range: &Range<u64>) -> Result<Vec<u8>, ServerError> {
+        Ok(self.fetch(API_IMAGE, job, Some(range))?.1)
+    }
+
+    fn fetch(
+        &self,
+        path: &str,
+        job: u64,
+        range: Option<&Range<u64>>,
+    ) -> Result<(Option<SocketAddrV4>, Vec<u8>), ServerError> {
+        let address = self.address;
+        let path = path.replace("{id}", &job.to_string());
+        let unreachable = |error: ureq::Error| ServerError::Unreachable {
+            address,
+            problem: error.to_string(),
+        };
+        self.with_bearer(|bearer| {
+            let mut request = self
+                .agent
+                .get(self.url(&path))
+                .header("authorization", bearer);
+            if let Some(range) = range {
+                let range = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+                request = request.header("range", range);
+            }
+            let request = request.config().timeout_global(Some(FETCH_MAX)).build();
+            let mut response = request.call().map_err(unreachable)?;
+            let header = |name: &str| response.headers().get(name)?.to_str().ok()?.parse().ok();
+            if let Some(position) = header(POSITION_HEADER) {
+                let again = header("retry-after")
+                    .map(u64::from)
+                    .map(Duration::from_secs);
+                return Err(ServerError::Busy {
+                    address,
+                    position,
+                    again: again.unwrap_or(AGAIN),
+                });
+            }
+            let status = response.status();
+            let sender = response.headers().get(SENDER_HEADER);
+            let sender = sender.and_then(|value| value.to_str().ok()?.parse().ok());
+            let body = response.body_mut().with_config().limit(FETCH_BYTES_MAX);
+            let body = body.read_to_vec().map_err(unreachable)?;
+            if !status.is_success() {
+                return Err(ServerError::Refused {
+                    address,
+                    status: status.as_u16(),
+                    message: plain(&String::from_utf8_lossy(&body), REFUSAL_MAX),
+                });
+            }
+            Ok((sender, body))
+        })
     }
 
     fn post<T: DeserializeOwned>(

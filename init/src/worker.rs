@@ -220,6 +220,8 @@ impl Worker {
             .map_err(|error| format!("no way to the server: {error}"))
             .and_then(|address| {
                 Flash {
+                    job: job.id,
+                    server,
                     order,
                     disk: self.params.disk.as_ref(),
                     name,

@@ -4,7 +4,11 @@
 //! POST /agent/v1/hello              Hello               → Welcome
 //! GET  /agent/v1/job                Authorization: Bearer → JobAnswer
 //! POST /agent/v1/jobs/{id}/events   [AgentEvent]        → EventsAnswer
+//! GET  /agent/v1/jobs/{id}/announce  the session's last announce, for machines that multicast does not reach
+//! GET  /agent/v1/jobs/{id}/manifest  the image's manifest
+//! GET  /agent/v1/jobs/{id}/image     the image's file, by ranges of bytes
 //! ```
+//! The last two are admitted through a queue: 503 with `Retry-After` and [`POSITION_HEADER`] means "wait".
 //! 401 means: the bearer is no longer good, say hello again. 403 means: the token is spent or foreign; the machine
 //! must boot over the network again to get another.
 
@@ -20,6 +24,16 @@ pub const API_HELLO: &str = "/agent/v1/hello";
 pub const API_JOB: &str = "/agent/v1/job";
 /// Path of a job's events; `{id}` stands for [`Job::id`].
 pub const API_EVENTS: &str = "/agent/v1/jobs/{id}/events";
+/// Path of the announce of a job's session.
+pub const API_ANNOUNCE: &str = "/agent/v1/jobs/{id}/announce";
+/// Path of the manifest of a job's image.
+pub const API_MANIFEST: &str = "/agent/v1/jobs/{id}/manifest";
+/// Path of the file of a job's image.
+pub const API_IMAGE: &str = "/agent/v1/jobs/{id}/image";
+/// Header of an announce: the address it was sent from, which takes reports.
+pub const SENDER_HEADER: &str = "netflash-sender";
+/// Header of "wait": the place in the queue, from 1; 0 when even the queue is full.
+pub const POSITION_HEADER: &str = "netflash-position";
 /// Largest request an agent may send, in bytes.
 pub const AGENT_BODY_MAX: usize = 256 * 1024;
 /// Most events in one request.

@@ -19,8 +19,9 @@ mod selector;
 mod text;
 
 pub use contract::{
-    AGENT_BODY_MAX, API_EVENTS, API_HELLO, API_JOB, ContractError, EVENTS_MAX, EventsAnswer, Hello,
-    JobAnswer, SERVER_NAME, Welcome,
+    AGENT_BODY_MAX, API_ANNOUNCE, API_EVENTS, API_HELLO, API_IMAGE, API_JOB, API_MANIFEST,
+    ContractError, EVENTS_MAX, EventsAnswer, Hello, JobAnswer, POSITION_HEADER, SENDER_HEADER,
+    SERVER_NAME, Welcome,
 };
 pub use decide::{ActiveJob, Asking, Boot, BootPolicy, BootReason, Decision, decide};
 pub use hex::{Hex32, HexError};
@@ -29,7 +30,7 @@ pub use inventory::{DiskInfo, Firmware, Inventory, NicInfo};
 pub use mac::{Mac, MacError};
 pub use order::{FlashOrder, FreePolicy, Job, LastAction, Order, SessionTicket, VerifyPolicy};
 pub use params::{Iface, KernelParams, LogLevel, PARAMETERS, ParamWarning, Parameter};
-pub use report::{AgentEvent, EventKind, JobReport, Phase, Progress};
+pub use report::{AgentEvent, EventKind, FallbackReport, JobReport, Phase, Progress};
 pub use script::{AgentBoot, Platform, boot_script, start_script};
 pub use selector::{ChoiceError, DiskSelector, SelectorError};
 pub use text::plain;

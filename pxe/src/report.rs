@@ -118,4 +118,18 @@ pub struct JobReport {
     pub written_frames: u64,
     /// Everything the verify policy asks for was read back past the cache and is right.
     pub verified: bool,
+    /// What had to come over HTTP because multicast did not reach the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<FallbackReport>,
+}
+
+/// That multicast did not reach a machine, why, and what came over HTTP instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FallbackReport {
+    /// In which way multicast failed, in words for the operator.
+    pub reason: String,
+    /// Blocks that came over HTTP.
+    pub blocks: u64,
+    /// Bytes that came over HTTP.
+    pub bytes: u64,
 }

@@ -15,7 +15,9 @@
 mod hall;
 mod payload;
 mod program;
+mod wall;
 
 pub use hall::{GenerousBuffers, Hall, WireCount};
 pub use payload::{Payload, differing_mebibytes};
 pub use program::{Ended, Program, netflash, wait_while};
+pub use wall::{Blocked, Wall};

@@ -14,16 +14,19 @@ use netflash_imager::{
     Target, TargetOptions,
 };
 use netflash_multicast::{
-    InterfaceChoice, ObjectId, ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport, receive,
+    Bypass, InterfaceChoice, ObjectId, ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport,
+    receive_beside,
 };
 
 use crate::{
     Exit,
     adapter::DeploySink,
     cmd::transfer::{
-        ReceiverResult, SharedKeys, TransferResult, megabytes_per_second, percent, seconds,
+        FallbackResult, ReceiverResult, SharedKeys, TransferResult, megabytes_per_second, percent,
+        seconds,
     },
     confirm::confirm_erasing,
+    detour::HttpDetour,
     interrupt::stop_on_signal,
     progress::StatusLine,
     units::{DEFAULT_GROUP, parse_duration, parse_group},
@@ -34,7 +37,8 @@ use crate::{
 #[command(after_help = "\
 Examples:
   netflash receive /dev/nvme0n1 --iface eth0
-  netflash receive copy.raw --yes --json")]
+  netflash receive copy.raw --yes --json
+  netflash receive /dev/sda --http 10.0.0.1:9079")]
 pub(crate) struct ReceiveArgs {
     /// The disk: a block device, or a regular file (created if absent)
     #[arg(value_name = "DISK")]
@@ -60,6 +64,13 @@ pub(crate) struct ReceiveArgs {
     /// Give up when the sender is silent for this long
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     silence: Duration,
+    /// Where `netflash send --http` answers: what multicast does not bring is
+    /// fetched there
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "key_file")]
+    http: Option<SocketAddrV4>,
+    /// Go to --http when multicast has failed for this long
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    patience: Duration,
     /// What becomes of free space: leave, discard or zero
     #[arg(long, value_name = "POLICY", default_value = "leave", value_parser = parse_free)]
     free: FreePolicy,
@@ -102,7 +113,11 @@ pub(crate) fn run(args: &ReceiveArgs, json: bool) -> anyhow::Result<Exit> {
     let line = Arc::new(Mutex::new(StatusLine::new()));
     let sink = DeploySink::new(target, deploy_options, disk_view(&line));
     let outcome = sink.outcome();
-    let report = match receive(config, sink, |event| show(&line, event), &stop) {
+    let bypass = args.http.map(|address| Bypass {
+        way: Box::new(HttpDetour::new(address)),
+        patience: args.patience,
+    });
+    let report = match receive_beside(config, bypass, sink, |event| show(&line, event), &stop) {
         Err(ReceiveError::Interrupted) => return Ok(Exit::Interrupted),
         other => other.with_context(|| format!("receiving onto {}", args.disk.display()))?,
     };
@@ -128,6 +143,10 @@ fn finish(
             datagrams: report.stats.datagrams,
             source_symbols: report.stats.source_symbols,
             repair_symbols: report.stats.repair_symbols,
+            fallback: report.detour.as_ref().map(|detour| FallbackResult {
+                reason: Some(detour.reason.to_string()),
+                bytes: detour.bytes,
+            }),
             receivers: vec![ReceiverResult {
                 name: name.to_owned(),
                 seconds: seconds(report.took),
@@ -151,6 +170,13 @@ fn finish(
         report.stats.lost,
         report.overflow
     );
+    if let Some(detour) = &report.detour {
+        println!(
+            "{:.1} MB of it came over HTTP: {}",
+            detour.bytes as f64 / 1e6,
+            detour.reason
+        );
+    }
     if let Some(reason) = &deployed.stale_table {
         eprintln!(
             "the kernel still has the old partition table ({reason}); reboot, or run partprobe"

@@ -27,6 +27,7 @@ use crate::{
     Exit, ExitError,
     adapter::ImageSource,
     cmd::transfer::SharedKeys,
+    fallback::{Desk, Hatch},
     interrupt::stop_on_signal,
     units::{DEFAULT_GROUP, parse_duration, parse_group, parse_rate},
 };
@@ -37,6 +38,8 @@ use view::View;
 const AUTO_RATE_MAX: u64 = 900_000_000;
 /// The part of a link that the automatic rate takes, in per cent.
 const AUTO_RATE_PERCENT: u64 = 90;
+/// Machines served over HTTP at a time; the others queue.
+const HTTP_PLACES: usize = 4;
 /// How long the sender listens after the last machine was done.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -47,6 +50,7 @@ Examples:
   netflash send debian.img.zst --iface eth0 --receivers 8
   netflash send debian.img.zst --machines lab1,lab2 --wait 5m
   ssh lab1 cat /dev/sda | netflash send - --spool /var/tmp
+  netflash send debian.img.zst --http 10.0.0.1:9079
   netflash send a.img.zst b.img.zst --rate 400M --json")]
 pub(crate) struct SendArgs {
     /// Images made by `netflash image create`, sent one after the other; `-` is
@@ -84,6 +88,12 @@ pub(crate) struct SendArgs {
     /// Secret shared with the receivers: everything is sealed with it
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// Answer over HTTP here too, for machines that multicast does not reach
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "key_file")]
+    http: Option<SocketAddrV4>,
+    /// Bits per second of all that is answered over HTTP
+    #[arg(long, value_name = "RATE", default_value = "100M", value_parser = parse_rate)]
+    http_rate: u64,
     /// Where standard input is kept while it is sent [default: $TMPDIR, or /tmp]
     #[arg(long, value_name = "DIR")]
     spool: Option<PathBuf>,
@@ -131,6 +141,10 @@ fn send_one(
     let keys = args.key_file.as_deref().map(SharedKeys::of_file);
     let keys = keys.transpose()?;
     let seal = keys.as_ref().map(SharedKeys::seal).transpose()?;
+    let hatch = match args.http {
+        Some(address) => Some(open_hatch(address, args.http_rate, Arc::clone(&image))?),
+        None => None,
+    };
     let source = ImageSource::new(image).context("planning the session")?;
     let named: BTreeSet<String> = args.machines.iter().cloned().collect();
     let config = SendConfig {
@@ -152,13 +166,25 @@ fn send_one(
         linger: LINGER,
     };
     let mut view = View::new(args.group, rate_bits, source.block_count(), named.clone());
-    let report = match send(config, source, |event| view.show(event), stop) {
+    let observer = |event| {
+        if let Some(hatch) = &hatch {
+            hatch.see(&event);
+        }
+        view.show(event);
+    };
+    let report = match send(config, source, observer, stop) {
         Err(SendError::Interrupted) => return Ok(Exit::Interrupted),
         other => other?,
     };
     view.close();
-    outcome::finish(&report, &image_id.to_string(), &named, json)?;
+    let over_http = hatch.map(|hatch| hatch.finish(&outcome::addresses_done(&report), stop));
+    outcome::finish(&report, &image_id.to_string(), &named, over_http, json)?;
     Ok(Exit::Done)
+}
+
+fn open_hatch(address: SocketAddrV4, rate_bits: u64, image: Arc<Image>) -> anyhow::Result<Hatch> {
+    let desk = Desk::open(HTTP_PLACES, rate_bits).context("the hatch has no place")?;
+    Hatch::open(address, desk, image)
 }
 
 fn is_standard_input(path: &Path) -> bool {

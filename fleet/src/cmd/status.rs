@@ -59,6 +59,16 @@ fn text(status: &Status) -> String {
         }
         text += &format!("\n{}", table.render());
     }
+    if let Some(desk) = &status.fallback
+        && desk.sent_bytes > 0
+    {
+        text += &format!(
+            "\nover HTTP, where multicast does not pass: {} machines served, {} wait, {} sent\n",
+            desk.served,
+            desk.waiting,
+            bytes(desk.sent_bytes)
+        );
+    }
     if !status.jobs.is_empty() {
         text += &format!("\n{}", job::table(&status.jobs));
     }

@@ -22,6 +22,17 @@ pub(crate) struct TransferResult {
     pub(crate) source_symbols: u64,
     pub(crate) repair_symbols: u64,
     pub(crate) receivers: Vec<ReceiverResult>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fallback: Option<FallbackResult>,
+}
+
+/// What came or went over HTTP.
+#[derive(Debug, Serialize)]
+pub(crate) struct FallbackResult {
+    /// In which way multicast failed; the sender does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    pub(crate) bytes: u64,
 }
 
 /// One machine of it.

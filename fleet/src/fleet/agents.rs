@@ -1,11 +1,15 @@
 //! What agents say: hello, "what is there to do?", and how it goes.
 
+use std::sync::Arc;
+
+use netflash_imager::Image;
 use netflash_pxe::{
     AgentEvent, EVENTS_MAX, EventKind, EventsAnswer, FlashOrder, Hello, Inventory, JobAnswer,
     Order, Resolution, SessionTicket, Welcome, plain,
 };
 
 use super::{Fleet, FleetError, event, job_event, now, resolve_among};
+use crate::fallback::{Board, Desk};
 use crate::job::Job;
 use crate::machine::Machine;
 use crate::secret;
@@ -13,6 +17,14 @@ use crate::store::Store;
 
 /// Seconds after which an agent without a job asks again.
 const POLL_SECONDS: u32 = 5;
+
+/// What a machine fetches over HTTP: who it is, of what, and where it queues.
+pub(crate) struct Beside {
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) machine: u64,
+    pub(crate) image: Arc<Image>,
+    pub(crate) board: Board,
+}
 
 impl Fleet {
     /// An agent's first words: its token decides which machine it is, and its identity must not contradict.
@@ -111,6 +123,31 @@ impl Fleet {
         })
     }
 
+    /// What the machine with this bearer fetches of job `id` when multicast does not reach it.
+    pub(crate) fn beside(&self, bearer: &str, id: u64) -> Result<Beside, FleetError> {
+        let desk = self.desk.clone().ok_or_else(|| {
+            FleetError::Refused("fallback.machines is 0: nothing is sent over HTTP".to_owned())
+        })?;
+        let store = self.store();
+        let hash = secret::hash(bearer);
+        let machine = store.bearer(&hash)?.ok_or(FleetError::Unauthorized)?;
+        let job = store.job(id)?.filter(|job| job.machine == machine);
+        let job = job.ok_or_else(|| FleetError::Absent(format!("job {id} of this machine")))?;
+        if job.agent.as_deref() != Some(&hash) || !job.state.is_active() {
+            return Err(FleetError::Refused(format!("job {id} is not this agent's")));
+        }
+        let (image, board) = self
+            .sessions
+            .beside(job.batch)
+            .ok_or_else(|| FleetError::Absent(format!("session of job {id}")))?;
+        Ok(Beside {
+            desk,
+            machine: machine.unsigned_abs(),
+            image,
+            board,
+        })
+    }
+
     /// Take an agent's events, in order, each once.
     pub(crate) fn agent_events(
         &self,
@@ -162,6 +199,9 @@ impl Fleet {
             }
         }
         if was_active && !job.state.is_active() {
+            if let Some(desk) = &self.desk {
+                desk.leave(machine.unsigned_abs());
+            }
             self.job_is_over(store.as_ref(), &job)?;
         }
         Ok(EventsAnswer {

@@ -157,6 +157,7 @@ fn done() -> EventKind {
         kept_frames: 0,
         written_frames: 3,
         verified: true,
+        fallback: None,
     })
 }
 

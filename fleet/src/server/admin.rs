@@ -45,6 +45,7 @@ async fn status(State(web): Shared) -> Response {
             seen: fleet.sightings()?.len(),
             images: fleet.images()?.len(),
             sessions: fleet.sessions.all(),
+            fallback: fleet.desk.as_ref().map(|desk| desk.status()),
             jobs: last.into_values().collect(),
         })
     })

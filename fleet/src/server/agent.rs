@@ -8,16 +8,22 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
-use netflash_pxe::{API_EVENTS, API_HELLO, API_JOB, AgentEvent, Hello};
+use netflash_pxe::{
+    API_ANNOUNCE, API_EVENTS, API_HELLO, API_IMAGE, API_JOB, API_MANIFEST, AgentEvent, Hello,
+};
 
 use super::answer::{Web, bearer, work};
-use crate::fleet::FleetError;
+use crate::fallback;
+use crate::fleet::{Beside, FleetError};
 
 pub(super) fn routes() -> Router<Arc<Web>> {
     Router::new()
         .route(API_HELLO, post(hello))
         .route(API_JOB, get(job))
         .route(API_EVENTS, post(events))
+        .route(API_ANNOUNCE, get(announce))
+        .route(API_MANIFEST, get(manifest))
+        .route(API_IMAGE, get(image))
 }
 
 async fn hello(State(web): State<Arc<Web>>, Json(hello): Json<Hello>) -> Response {
@@ -41,4 +47,41 @@ async fn events(
         return FleetError::Unauthorized.into_response();
     };
     work(&web, move |fleet| fleet.agent_events(&bearer, id, &events)).await
+}
+
+async fn announce(
+    State(web): State<Arc<Web>>,
+    Path(id): Path<u64>,
+    headers: HeaderMap,
+) -> Response {
+    match beside(&web, id, &headers).await {
+        Ok(here) => fallback::announce(&here.board),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn manifest(
+    State(web): State<Arc<Web>>,
+    Path(id): Path<u64>,
+    headers: HeaderMap,
+) -> Response {
+    match beside(&web, id, &headers).await {
+        Ok(here) => fallback::manifest(&here.desk, here.machine, &here.image),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn image(State(web): State<Arc<Web>>, Path(id): Path<u64>, headers: HeaderMap) -> Response {
+    match beside(&web, id, &headers).await {
+        Ok(here) => fallback::image(&here.desk, here.machine, &here.image, &headers),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// What the machine that asks may fetch of job `id`.
+async fn beside(web: &Web, id: u64, headers: &HeaderMap) -> Result<Beside, FleetError> {
+    let bearer = bearer(headers).ok_or(FleetError::Unauthorized)?.to_owned();
+    let fleet = Arc::clone(&web.fleet);
+    let looked_up = tokio::task::spawn_blocking(move || fleet.beside(&bearer, id)).await;
+    looked_up.unwrap_or_else(|died| Err(FleetError::Refused(format!("request died: {died}"))))
 }

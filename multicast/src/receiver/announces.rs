@@ -40,7 +40,7 @@ impl<F: Fec> Receiver<F> {
         }
         if self.standing.phase == Phase::Done && (guard!("done_ack", acked) || ended) {
             self.finish(ReceiverEvent::Finished);
-        } else if ended {
+        } else if ended && way == Way::Multicast {
             let lacking = self.lacking();
             self.finish(ReceiverEvent::Failed(ReceiverError::Ended { lacking }));
         }

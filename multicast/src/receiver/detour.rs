@@ -12,7 +12,6 @@ use crate::clock::Instant;
 use crate::fec::Fec;
 use crate::wire::{Kind, Phase};
 
-use super::event::ReceiverEvent;
 use super::health::Health;
 use super::preamble::Preamble;
 use super::session::Session;
@@ -62,6 +61,11 @@ impl<F: Fec> Receiver<F> {
         self.standing.preamble.is_some()
     }
 
+    /// Whether the machine can do nothing before the sender has acknowledged it in an announce.
+    pub fn awaits_announce(&self) -> bool {
+        self.unwelcome.is_some() || self.standing.phase == Phase::Done
+    }
+
     /// Takes the whole preamble. `false` when it is not lacking, or is not what the announce promised.
     pub fn take_preamble(&mut self, now: Instant, whole: Vec<u8>) -> bool {
         let right = |preamble: &Preamble| preamble.is_right(&whole);
@@ -70,8 +74,7 @@ impl<F: Fec> Receiver<F> {
         }
         self.standing.preamble = None;
         self.stats.detour_bytes += whole.len() as u64;
-        self.events.push_back(ReceiverEvent::Preamble(whole));
-        self.enter(now, Phase::Surveying);
+        self.hand_over(now, whole);
         true
     }
 

@@ -106,7 +106,8 @@ impl Reporter {
             Phase::Done => silent >= REPEAT_DONE * 3 / 4,
             Phase::Leaving => true,
             // What comes another way is not asked of the sender.
-            Phase::Joining | Phase::Receiving if standing.detour.is_some() => false,
+            Phase::Joining if standing.detour.is_some() => !session.welcome,
+            Phase::Receiving if standing.detour.is_some() => false,
             Phase::Joining => {
                 quiet || !session.welcome || asks_for_preamble(now, standing, session)
             }

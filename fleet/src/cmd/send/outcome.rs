@@ -8,19 +8,24 @@ use std::{
 use anyhow::bail;
 use netflash_multicast::{Phase, ReceiverInfo, SendReport};
 
-use crate::cmd::transfer::{ReceiverResult, TransferResult, seconds};
+use crate::cmd::transfer::{FallbackResult, ReceiverResult, TransferResult, seconds};
 
 /// Prints the result; a machine that did not finish, or was named and never came, makes it a failure.
 pub(super) fn finish(
     report: &SendReport,
     image_id: &str,
     named: &BTreeSet<String>,
+    over_http: Option<u64>,
     json: bool,
 ) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string(&result_of(report, image_id))?);
+        let result = result_of(report, image_id, over_http);
+        println!("{}", serde_json::to_string(&result)?);
     } else {
         print_table(report);
+        if let Some(bytes) = over_http.filter(|&bytes| bytes > 0) {
+            println!("{:.1} MB over HTTP", bytes as f64 / 1e6);
+        }
     }
     let unfinished = unfinished(&report.receivers, named);
     if unfinished.is_empty() {
@@ -67,11 +72,17 @@ fn identity(receiver: &ReceiverInfo) -> (&str, IpAddr) {
     (&receiver.name, receiver.address.ip())
 }
 
+/// Where the machines are that have everything.
+pub(super) fn addresses_done(report: &SendReport) -> Vec<IpAddr> {
+    let done = report.receivers.iter().filter(|one| is_done(one));
+    done.map(|one| one.address.ip()).collect()
+}
+
 pub(super) fn is_done(receiver: &ReceiverInfo) -> bool {
     receiver.phase == Phase::Done
 }
 
-fn result_of(report: &SendReport, image_id: &str) -> TransferResult {
+fn result_of(report: &SendReport, image_id: &str, over_http: Option<u64>) -> TransferResult {
     let receivers = report.receivers.iter().map(|receiver| ReceiverResult {
         name: receiver.name.clone(),
         seconds: seconds(receiver.took),
@@ -87,6 +98,10 @@ fn result_of(report: &SendReport, image_id: &str) -> TransferResult {
         source_symbols: report.stats.source_symbols,
         repair_symbols: report.stats.repair_symbols,
         receivers: receivers.collect(),
+        fallback: over_http.map(|bytes| FallbackResult {
+            reason: None,
+            bytes,
+        }),
     }
 }
 

@@ -17,8 +17,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How old the announce of a machine on the detour gets.
 const ANNOUNCE_AGE: Duration = Duration::from_secs(2);
-/// The same while it waits for its DONE to be acknowledged.
-const ANNOUNCE_AGE_DONE: Duration = Duration::from_millis(250);
+/// The same while it waits to be acknowledged.
+const ANNOUNCE_AGE_AWAITED: Duration = Duration::from_millis(250);
 /// Blocks are fetched as long as those that wait for the disk are less than this, in bytes.
 const BACKLOG_MAX: usize = 8 << 20;
 
@@ -129,9 +129,9 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
 
     fn give_orders(&mut self) {
         let elapsed = self.ticks.elapsed();
-        let age = match self.took {
-            Some(_) => ANNOUNCE_AGE_DONE,
-            None => ANNOUNCE_AGE,
+        let age = match self.receiver.awaits_announce() {
+            true => ANNOUNCE_AGE_AWAITED,
+            false => ANNOUNCE_AGE,
         };
         let Some(courier) = self.detour.courier.as_mut() else {
             return;
