@@ -152,7 +152,7 @@ pub(crate) struct MulticastConfig {
     pub(crate) group: SocketAddrV4,
     /// Routers a datagram may pass, plus one.
     pub(crate) ttl: u32,
-    /// Bits per second on the wire, such as `900M`.
+    /// Bits per second on the wire, such as `900M`, or `auto`.
     pub(crate) rate: String,
     /// Seconds to wait, after the first machine is ready, for the others.
     pub(crate) wait_seconds: u64,
@@ -261,8 +261,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), (&'static str, String)> {
-        if units::parse_rate(&self.multicast.rate).is_err() {
-            let problem = format!("{:?} is no rate; write it like 900M", self.multicast.rate);
+        if units::check_rate(&self.multicast.rate).is_err() {
+            let rate = &self.multicast.rate;
+            let problem = format!("{rate:?} is no rate; write it like 900M, or auto");
             return Err(("multicast.rate", problem));
         }
         if !units::is_group(*self.multicast.group.ip()) {

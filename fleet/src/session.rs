@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use netflash_imager::Image;
 use netflash_multicast::{
-    Audience, InterfaceChoice, Phase, SendConfig, SendError, SendEvent, SigningKey, random_session,
-    send,
+    Audience, Interface, InterfaceChoice, Phase, SendConfig, SendError, SendEvent, SigningKey,
+    random_session, send,
 };
 use netflash_pxe::{Hex32, plain};
 
@@ -36,6 +36,8 @@ use group::group_of;
 const SESSIONS_MAX: usize = 64;
 /// How long opening the image and the socket may take.
 const OPENING: Duration = Duration::from_secs(30);
+/// Characters of the reason for a rate; it may name a machine, which names itself.
+const REASON_MAX: usize = 200;
 /// Pause before a failed session is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 /// A session of the server ends when its jobs are over, not when nobody is heard.
@@ -74,6 +76,10 @@ pub(crate) struct SessionStatus {
     pub(crate) receivers: u32,
     /// Machines that have everything, also those that have left since.
     pub(crate) receivers_done: u32,
+    /// Bits per second on the wire.
+    pub(crate) rate_bits: u64,
+    /// Why the rate changed last; empty while it has not.
+    pub(crate) rate_reason: String,
     /// Bytes of datagrams sent.
     pub(crate) sent_bytes: u64,
     /// Source symbols sent.
@@ -174,6 +180,8 @@ impl Sessions {
             awaited: receivers,
             receivers: 0,
             receivers_done: 0,
+            rate_bits: 0,
+            rate_reason: String::new(),
             sent_bytes: 0,
             source_symbols: 0,
             repair_symbols: 0,
@@ -302,15 +310,18 @@ impl Runner {
             status.verify_key = Hex32(signing_key.verify_key().0);
             status.group
         };
+        let choice = match self.config.interface.as_str() {
+            "auto" => InterfaceChoice::Auto,
+            name => InterfaceChoice::Named(name.to_owned()),
+        };
+        let interface = Interface::choose(&choice).map_err(chain)?;
+        let rate = units::rate_on(&self.config.rate, &interface)?;
         let config = SendConfig {
-            interface: match self.config.interface.as_str() {
-                "auto" => InterfaceChoice::Auto,
-                name => InterfaceChoice::Named(name.to_owned()),
-            },
+            interface: InterfaceChoice::Named(interface.address().to_string()),
             group,
             ttl: self.config.ttl,
             loopback: self.config.loopback,
-            rate_bits: units::parse_rate(&self.config.rate)?,
+            rate,
             symbol_bytes: None,
             session,
             object_id: source.object_id(),
@@ -346,6 +357,14 @@ impl Runner {
                 let _ = opened.send(Ok(()));
             }
             SendEvent::Announced { datagram } => self.board.pin(datagram),
+            SendEvent::Rate(change) => {
+                let reason = plain(&change.reason.to_string(), REASON_MAX);
+                log::info!(
+                    "session session={session:08x} rate_bits={} reason={reason:?}",
+                    change.bits
+                );
+                (status.rate_bits, status.rate_reason) = (change.bits, reason);
+            }
             SendEvent::Joined { id, name } => {
                 log::info!(
                     "session session={session:08x} receiver={id:016x} name={} state=joined",
@@ -369,6 +388,7 @@ impl Runner {
                 );
             }
             SendEvent::Progress {
+                rate_bits,
                 stats,
                 receivers,
                 blocks_left,
@@ -380,6 +400,7 @@ impl Runner {
                     .iter()
                     .filter(|receiver| receiver.phase == Phase::Done);
                 status.receivers_done = count(done.count());
+                status.rate_bits = rate_bits;
                 status.sent_bytes = stats.datagram_bytes;
                 status.source_symbols = stats.source_symbols;
                 status.repair_symbols = stats.repair_symbols;

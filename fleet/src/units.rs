@@ -5,9 +5,16 @@ use std::{
     time::Duration,
 };
 
+use netflash_multicast::{Interface, Rate};
+
 /// Group and port of a session when nothing else is said: in the organisation's own range (RFC 2365), and on an
 /// Ethernet address that no switch floods as link-local.
 pub const DEFAULT_GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 192, 78, 70), 9078);
+
+/// The word for a rate that the room sets.
+const AUTO: &str = "auto";
+/// Speed of a link that does not tell it.
+const LINK_BITS: u64 = 1_000_000_000;
 
 /// Bits per second, as `900M`, `2.5G`, `100k` or a bare number.
 pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
@@ -22,8 +29,25 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
     if bits.is_finite() && (100e3..=1e12).contains(&bits) {
         Ok(bits as u64)
     } else {
-        Err("expected bits per second from 100k to 1000G, such as 900M".to_owned())
+        Err("expected bits per second from 100k to 1000G, such as 900M, or auto".to_owned())
     }
+}
+
+/// A rate as [`parse_rate`] takes it, or `auto`: as fast as the room takes it, on the link of `interface`.
+pub(crate) fn rate_on(text: &str, interface: &Interface) -> Result<Rate, String> {
+    if text != AUTO {
+        return parse_rate(text).map(Rate::Fixed);
+    }
+    let link_bits = interface.link_bits_per_second().unwrap_or(LINK_BITS);
+    Ok(Rate::Auto { link_bits })
+}
+
+/// Whether `text` is a rate or `auto`.
+pub(crate) fn check_rate(text: &str) -> Result<(), String> {
+    if text == AUTO {
+        return Ok(());
+    }
+    parse_rate(text).map(drop)
 }
 
 /// A duration, as `500ms`, `60s`, `5m`, `2h` or bare seconds.
@@ -76,6 +100,13 @@ mod tests {
         for wrong in ["", "M", "-5M", "1", "fast", "9e99G", "NaN"] {
             assert!(parse_rate(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn auto_is_a_rate_too() {
+        assert_eq!(check_rate("auto"), Ok(()));
+        assert_eq!(check_rate("1.5G"), Ok(()));
+        assert!(check_rate("autos").is_err());
     }
 
     #[test]

@@ -24,9 +24,9 @@ pub use block::{
 };
 pub use clock::Instant;
 pub use driver::{
-    Audience, Bypass, Detour, DetourError, DetourReport, ReceiveConfig, ReceiveError, ReceiveEvent,
-    ReceiveReport, SendConfig, SendError, SendEvent, SendReport, random_session, receive,
-    receive_beside, send,
+    Audience, Bypass, Detour, DetourError, DetourReport, RateChange, ReceiveConfig, ReceiveError,
+    ReceiveEvent, ReceiveReport, SendConfig, SendError, SendEvent, SendReport, random_session,
+    receive, receive_beside, send,
 };
 pub use fec::{FIRST_REPAIR, Fec, FecError, MAX_REPAIR, MAX_SOURCE, ReedSolomon};
 #[cfg(feature = "sabotage")]
@@ -42,8 +42,8 @@ pub use seal::{
     AgentKey, HandoverError, Membership, ReportKey, ReportSecret, SenderSeal, SessionKey, Suite,
 };
 pub use sender::{
-    Destination, MAX_SYMBOL_BYTES, MIN_SYMBOL_BYTES, ReceiverInfo, Sender, SenderConfig,
-    SenderError, SenderEvent, SenderStats, StartRule, symbol_bytes_for_mtu,
+    Destination, MAX_SYMBOL_BYTES, MIN_SYMBOL_BYTES, Rate, RateReason, ReceiverInfo, Sender,
+    SenderConfig, SenderError, SenderEvent, SenderStats, StartRule, symbol_bytes_for_mtu,
 };
 pub use wire::{
     Announce, DATA_OVERHEAD, Data, Kind, MAX_ACKED, MAX_RUNS, MAX_SERVED, Phase, Report, Run,

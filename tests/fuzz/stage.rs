@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use netflash_multicast::{
     Announce, BlockId, Data, Instant, Kind, Layout, ObjectId, Receiver, ReceiverConfig,
-    ReceiverEvent, ReedSolomon, Report, Sender, SenderConfig, SenderEvent, SigningKey, Start,
+    ReceiverEvent, Rate, ReedSolomon, Report, Sender, SenderConfig, SenderEvent, SigningKey, Start,
     StartRule, Verdict,
 };
 
@@ -125,7 +125,7 @@ impl Stage {
             seal: None,
             reply_to: None,
             symbol_bytes: 512,
-            rate_bits: 100_000_000,
+            rate: Rate::Fixed(100_000_000),
             start: StartRule {
                 receivers: 1,
                 wait: Duration::from_secs(1),

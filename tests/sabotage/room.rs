@@ -6,9 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use netflash_multicast::{
-    Instant, Layout, Membership, ObjectId, Receiver, ReceiverConfig, ReceiverEvent, ReedSolomon,
-    Sender, SenderConfig, SenderEvent, SenderSeal, SessionKey, SigningKey, Start, StartRule, Suite,
-    VerifyKey,
+    Instant, Layout, Membership, ObjectId, Rate, Receiver, ReceiverConfig, ReceiverEvent,
+    ReedSolomon, Sender, SenderConfig, SenderEvent, SenderSeal, SessionKey, SigningKey, Start,
+    StartRule, Suite, VerifyKey,
 };
 
 /// Bytes of a symbol in these rooms.
@@ -64,7 +64,7 @@ pub(super) fn sender_with(
         seal,
         reply_to: Some(reply_to),
         symbol_bytes: SYMBOL,
-        rate_bits: 100_000_000,
+        rate: Rate::Fixed(100_000_000),
         start: StartRule {
             receivers: 1,
             wait: Duration::from_secs(60),

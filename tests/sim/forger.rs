@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use netflash_multicast::{
-    Instant, Layout, ObjectId, ReedSolomon, Sender, SenderConfig, SenderEvent, SigningKey,
+    Instant, Layout, ObjectId, Rate, ReedSolomon, Sender, SenderConfig, SenderEvent, SigningKey,
     StartRule,
 };
 
@@ -168,7 +168,7 @@ fn foreign_sender(scenario: &Scenario, truth: &Truth, chance: &mut Chance) -> Se
         seal: None,
         reply_to: None,
         symbol_bytes: scenario.symbol_bytes,
-        rate_bits: scenario.rate_bits,
+        rate: Rate::Fixed(scenario.rate_bits),
         start: StartRule {
             receivers: 0,
             wait: Duration::ZERO,

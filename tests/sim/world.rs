@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use netflash_multicast::{
-    BlockId, Instant, Layout, ObjectId, ReedSolomon, Sender, SenderConfig, SenderEvent, SigningKey,
-    StartRule, VerifyKey,
+    BlockId, Instant, Layout, ObjectId, Rate, ReedSolomon, Sender, SenderConfig, SenderEvent,
+    SigningKey, StartRule, VerifyKey,
 };
 
 use super::chance::Chance;
@@ -121,7 +121,7 @@ impl<'a> World<'a> {
             seal: None,
             reply_to: None,
             symbol_bytes: scenario.symbol_bytes,
-            rate_bits: scenario.rate_bits,
+            rate: Rate::Fixed(scenario.rate_bits),
             start: StartRule {
                 receivers: scenario.wait_for,
                 wait: Duration::from_secs(2),
@@ -318,7 +318,7 @@ impl<'a> World<'a> {
         let mut wait = IDLE;
         if self.sender.poll_transmit(self.now, &mut datagram).is_some() {
             let wire_bits = 8.0 * (datagram.len() + 42) as f64;
-            wait = Duration::from_secs_f64(wire_bits / self.scenario.rate_bits as f64);
+            wait = Duration::from_secs_f64(wire_bits / self.sender.rate_bits() as f64);
             self.outcome.sent_bytes += datagram.len() as u64;
             self.outcome.data_datagrams += u64::from(super::forger::is_payload(&datagram));
             self.forger.overhear(&datagram, false);

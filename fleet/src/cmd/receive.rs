@@ -147,6 +147,8 @@ fn finish(
                 reason: Some(detour.reason.to_string()),
                 bytes: detour.bytes,
             }),
+            rate: None,
+            rate_changes: Vec::new(),
             receivers: vec![ReceiverResult {
                 name: name.to_owned(),
                 seconds: seconds(report.took),

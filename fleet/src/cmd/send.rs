@@ -19,7 +19,7 @@ use anyhow::Context;
 use clap::Args;
 use netflash_imager::Image;
 use netflash_multicast::{
-    Audience, Interface, InterfaceChoice, MAX_NAME_BYTES, SendConfig, SendError, SigningKey,
+    Audience, Interface, InterfaceChoice, MAX_NAME_BYTES, Rate, SendConfig, SendError, SigningKey,
     random_session, send,
 };
 
@@ -29,15 +29,11 @@ use crate::{
     cmd::transfer::SharedKeys,
     fallback::{Desk, Hatch},
     interrupt::stop_on_signal,
-    units::{DEFAULT_GROUP, parse_duration, parse_group, parse_rate},
+    units::{DEFAULT_GROUP, parse_duration, parse_group, rate_on},
 };
 
 use view::View;
 
-/// The automatic rate when the link does not say its speed, and its upper limit.
-const AUTO_RATE_MAX: u64 = 900_000_000;
-/// The part of a link that the automatic rate takes, in per cent.
-const AUTO_RATE_PERCENT: u64 = 90;
 /// Machines served over HTTP at a time; the others queue.
 const HTTP_PLACES: usize = 4;
 /// How long the sender listens after the last machine was done.
@@ -75,8 +71,7 @@ pub(crate) struct SendArgs {
     /// Begin at the latest this long after the first machine was heard
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     wait: Duration,
-    /// Bits per second on the wire, such as 400M; `auto` takes nine tenths of
-    /// the link, at most 900M
+    /// Bits per second on the wire, such as 400M; `auto` is what the room takes
     #[arg(long, value_name = "RATE", default_value = "auto")]
     rate: String,
     /// Multicast group and port
@@ -106,7 +101,8 @@ pub(crate) fn run(args: &SendArgs, json: bool) -> anyhow::Result<Exit> {
         return Err(usage("standard input can be sent once"));
     }
     let interface = Interface::choose(&args.iface.parse::<InterfaceChoice>()?)?;
-    let rate_bits = rate_bits(&args.rate, &interface)?;
+    let rate =
+        rate_on(&args.rate, &interface).map_err(|error| usage(&format!("--rate: {error}")))?;
     let stop = stop_on_signal()?;
     let images = match spool::open_all(&args.images, args.spool.as_deref(), &stop) {
         Err(_) if stop.load(Ordering::Relaxed) => return Ok(Exit::Interrupted),
@@ -114,7 +110,7 @@ pub(crate) fn run(args: &SendArgs, json: bool) -> anyhow::Result<Exit> {
     };
     let mut failures = Vec::new();
     for (image, path) in images.into_iter().zip(&args.images) {
-        match send_one(args, image, &interface, rate_bits, json, &stop) {
+        match send_one(args, image, &interface, rate, json, &stop) {
             Ok(Exit::Done) => {}
             Ok(other) => return Ok(other),
             Err(error) => failures.push(error.context(format!("sending {}", path.display()))),
@@ -133,7 +129,7 @@ fn send_one(
     args: &SendArgs,
     image: Arc<Image>,
     interface: &Interface,
-    rate_bits: u64,
+    rate: Rate,
     json: bool,
     stop: &AtomicBool,
 ) -> anyhow::Result<Exit> {
@@ -152,7 +148,7 @@ fn send_one(
         group: args.group,
         ttl: args.ttl,
         loopback: true,
-        rate_bits,
+        rate,
         symbol_bytes: None,
         session: random_session()?,
         object_id: source.object_id(),
@@ -165,7 +161,7 @@ fn send_one(
         wait: args.wait,
         linger: LINGER,
     };
-    let mut view = View::new(args.group, rate_bits, source.block_count(), named.clone());
+    let mut view = View::new(args.group, rate, source.block_count(), named.clone());
     let observer = |event| {
         if let Some(hatch) = &hatch {
             hatch.see(&event);
@@ -189,16 +185,6 @@ fn open_hatch(address: SocketAddrV4, rate_bits: u64, image: Arc<Image>) -> anyho
 
 fn is_standard_input(path: &Path) -> bool {
     path == Path::new("-")
-}
-
-/// The pace asked for, or nine tenths of the link.
-fn rate_bits(rate: &str, interface: &Interface) -> anyhow::Result<u64> {
-    if rate != "auto" {
-        return parse_rate(rate).map_err(|error| usage(&format!("--rate: {error}")));
-    }
-    let link = interface.link_bits_per_second();
-    let share = link.map_or(AUTO_RATE_MAX, |bits| bits / 100 * AUTO_RATE_PERCENT);
-    Ok(share.min(AUTO_RATE_MAX))
 }
 
 /// A name as machines give it in their reports.

@@ -43,7 +43,7 @@ fn text(status: &Status) -> String {
     );
     if !status.sessions.is_empty() {
         let mut table = Table::new([
-            "SESSION", "IMAGE", "GROUP", "HERE", "DONE", "SENT", "REPAIR", "",
+            "SESSION", "IMAGE", "GROUP", "HERE", "DONE", "SENT", "REPAIR", "MBIT/S", "",
         ]);
         for session in &status.sessions {
             table.row([
@@ -54,7 +54,11 @@ fn text(status: &Status) -> String {
                 session.receivers_done.to_string(),
                 bytes(session.sent_bytes),
                 session.repair_symbols.to_string(),
-                session.trouble.clone(),
+                (session.rate_bits / 1_000_000).to_string(),
+                match session.trouble.is_empty() {
+                    true => session.rate_reason.clone(),
+                    false => session.trouble.clone(),
+                },
             ]);
         }
         text += &format!("\n{}", table.render());

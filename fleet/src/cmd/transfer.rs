@@ -21,6 +21,11 @@ pub(crate) struct TransferResult {
     pub(crate) datagrams: u64,
     pub(crate) source_symbols: u64,
     pub(crate) repair_symbols: u64,
+    /// Bits per second in the end; only the sender knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rate: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) rate_changes: Vec<RateChangeResult>,
     pub(crate) receivers: Vec<ReceiverResult>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fallback: Option<FallbackResult>,
@@ -33,6 +38,16 @@ pub(crate) struct FallbackResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
     pub(crate) bytes: u64,
+}
+
+/// One change of an automatic rate.
+#[derive(Debug, Serialize)]
+pub(crate) struct RateChangeResult {
+    /// Since the first announce.
+    pub(crate) seconds: f64,
+    /// Bits per second from then on.
+    pub(crate) bits: u64,
+    pub(crate) reason: String,
 }
 
 /// One machine of it.

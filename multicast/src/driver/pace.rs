@@ -6,18 +6,23 @@
 
 use std::time::Duration;
 
-/// Ethernet, IPv4 and UDP headers of a datagram, in bytes: the rate is that of the wire.
-pub(crate) const HEADER_BYTES: u64 = 14 + 20 + 8;
+pub(crate) use crate::wire::OUTER_BYTES as HEADER_BYTES;
 
 /// Lost time that may be made up for by sending back to back. A sleep ends late by tens of microseconds, on a
-/// busy machine by milliseconds; what is beyond this is gone, or switches would get it as one burst: at
-/// 900 Mbit/s it is 450 kB.
+/// busy machine by milliseconds; what is beyond this is gone.
 const CATCH_UP: Duration = Duration::from_millis(4);
+/// Bytes that may leave back to back, whatever the rate, or a switch with 512 KiB of buffer drops them.
+const BURST_BYTES: u64 = 384 << 10;
+/// A batch is to take at most this long on the wire: what is sent at once waits in a queue, and looks like one.
+const BATCH_TIME: Duration = Duration::from_millis(1);
+/// Bits of a usual datagram on the wire.
+const DATAGRAM_BITS: u64 = 1514 * 8;
 
 /// Decides when to send so that the wire carries at most a given rate.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     bits_per_second: u64,
+    catch_up: Duration,
     paid_until: Duration,
 }
 
@@ -27,10 +32,26 @@ impl Pacer {
 
     /// A pacer for `bits_per_second` on the wire, raised to [`Pacer::RATE_MIN`] when lower.
     pub(crate) fn new(bits_per_second: u64) -> Pacer {
-        Pacer {
-            bits_per_second: bits_per_second.max(Pacer::RATE_MIN),
+        let mut pacer = Pacer {
+            bits_per_second: 0,
+            catch_up: Duration::ZERO,
             paid_until: Duration::ZERO,
-        }
+        };
+        pacer.set_rate(bits_per_second);
+        pacer
+    }
+
+    /// From now on `bits_per_second`; what is under way is paid for already.
+    pub(crate) fn set_rate(&mut self, bits_per_second: u64) {
+        self.bits_per_second = bits_per_second.max(Pacer::RATE_MIN);
+        self.catch_up = self.time_of(BURST_BYTES).min(CATCH_UP);
+    }
+
+    /// Datagrams that may leave back to back without being a burst at this rate; a call of the driver takes fewer
+    /// when it cannot take so many.
+    pub(crate) fn batch(&self) -> usize {
+        let bits = u128::from(self.bits_per_second) * BATCH_TIME.as_micros() / 1_000_000;
+        usize::try_from(bits / u128::from(DATAGRAM_BITS)).unwrap_or(usize::MAX)
     }
 
     /// How long to wait at `now` before the next batch; zero: it may leave.
@@ -40,11 +61,15 @@ impl Pacer {
 
     /// Notes `datagrams` carrying `payload_bytes` together that left at `now`.
     pub(crate) fn spend(&mut self, now: Duration, datagrams: u64, payload_bytes: u64) {
-        let bits = (payload_bytes + datagrams * HEADER_BYTES).saturating_mul(8);
-        let nanos = u128::from(bits) * 1_000_000_000 / u128::from(self.bits_per_second);
-        let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        let start = self.paid_until.max(now.saturating_sub(CATCH_UP));
+        let cost = self.time_of(payload_bytes + datagrams * HEADER_BYTES);
+        let start = self.paid_until.max(now.saturating_sub(self.catch_up));
         self.paid_until = start.saturating_add(cost);
+    }
+
+    /// How long so many bytes take on the wire at the rate.
+    fn time_of(&self, bytes: u64) -> Duration {
+        let nanos = u128::from(bytes) * 8 * 1_000_000_000 / u128::from(self.bits_per_second);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
@@ -93,5 +118,31 @@ mod tests {
         }
         // Four milliseconds at 100 Mbit/s are two batches, and the next may always leave.
         assert_eq!(burst, 3);
+    }
+
+    #[test]
+    fn no_rate_overruns_the_buffer_of_a_switch() {
+        for gigabits in [1, 2, 10, 100] {
+            let mut pacer = Pacer::new(gigabits * 1_000_000_000);
+            let now = Duration::from_secs(9);
+            let mut burst = 0;
+            while pacer.wait(now).is_zero() {
+                pacer.spend(now, 16, 16 * 1472);
+                burst += 16 * (1472 + HEADER_BYTES);
+            }
+            assert!(burst < 512 << 10, "{burst} bytes at {gigabits} Gbit/s");
+        }
+    }
+
+    #[test]
+    fn a_new_rate_holds_from_the_next_batch_on() {
+        let mut pacer = Pacer::new(100_000_000);
+        let now = Duration::from_secs(1);
+        pacer.spend(now, 16, 16 * 1472);
+        pacer.set_rate(1_000_000_000);
+        let before = pacer.paid_until;
+        pacer.spend(now, 16, 16 * 1472);
+        let bits = 16 * (1472 + HEADER_BYTES) * 8;
+        assert_eq!(pacer.paid_until - before, Duration::from_nanos(bits));
     }
 }

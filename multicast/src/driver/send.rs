@@ -23,7 +23,7 @@ use crate::{
     keys::{SigningKey, VerifyKey},
     seal::SenderSeal,
     sender::{
-        ReceiverInfo, Sender, SenderConfig, SenderError, SenderStats, StartRule,
+        Rate, RateReason, ReceiverInfo, Sender, SenderConfig, SenderError, SenderStats, StartRule,
         symbol_bytes_for_mtu,
     },
     udp::Endpoint,
@@ -77,8 +77,8 @@ pub struct SendConfig {
     pub ttl: u32,
     /// Whether receivers on this machine hear it too.
     pub loopback: bool,
-    /// The pace, in bits per second on the wire, Ethernet headers included.
-    pub rate_bits: u64,
+    /// How fast, on the wire, Ethernet headers included.
+    pub rate: Rate,
     /// Payload bytes of a datagram; `None` takes what the interface's MTU carries whole.
     pub symbol_bytes: Option<u16>,
     /// Number of this session, see [`random_session`](crate::random_session).
@@ -149,8 +149,12 @@ pub enum SendEvent {
         /// Whether it said so itself.
         said_so: bool,
     },
+    /// The automatic rate is another one now. Told at most twice a second.
+    Rate(RateChange),
     /// Twice a second.
     Progress {
+        /// The present rate, in bits per second on the wire.
+        rate_bits: u64,
         /// Counters so far.
         stats: SenderStats,
         /// Every machine ever heard.
@@ -160,9 +164,24 @@ pub enum SendEvent {
     },
 }
 
+/// A change of the automatic rate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateChange {
+    /// From the first announce to the change.
+    pub at: Duration,
+    /// Bits per second on the wire from then on.
+    pub bits: u64,
+    /// Why.
+    pub reason: RateReason,
+}
+
 /// How a session went.
 #[derive(Clone, Debug)]
 pub struct SendReport {
+    /// The rate in the end, in bits per second on the wire.
+    pub rate_bits: u64,
+    /// The last changes of an automatic rate, at most [`SendReport::MAX_RATE_CHANGES`].
+    pub rate_changes: Vec<RateChange>,
     /// From the first announce to the last.
     pub took: Duration,
     /// Counters.
@@ -171,6 +190,11 @@ pub struct SendReport {
     pub wire_bytes: u64,
     /// Every machine ever heard.
     pub receivers: Vec<ReceiverInfo>,
+}
+
+impl SendReport {
+    /// Changes of the rate that are remembered: two minutes of a restless room, hours of a quiet one.
+    pub const MAX_RATE_CHANGES: usize = 256;
 }
 
 /// Why a session could not be sent.
@@ -256,7 +280,7 @@ pub fn send(
         seal: config.seal,
         reply_to: Some(address),
         symbol_bytes,
-        rate_bits: config.rate_bits,
+        rate: config.rate,
         start: StartRule {
             receivers: config.audience.len(),
             wait: config.wait,
@@ -287,7 +311,7 @@ pub fn send(
                 }
             }
         });
-        let pacer = Pacer::new(config.rate_bits);
+        let pacer = Pacer::new(sender.rate_bits());
         let run = Run::new(sender, endpoint, group, pacer, ticks, (requests, answers));
         run.run(&mut observer, &config.audience, stop)
     })

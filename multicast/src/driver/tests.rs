@@ -13,6 +13,7 @@ use std::{
 
 use super::*;
 use crate::{
+    Rate,
     block::{BlockId, BlockSink, BlockSource, Layout, ObjectId, SinkError, Start, Verdict},
     interface::InterfaceChoice,
     keys::SigningKey,
@@ -136,7 +137,7 @@ fn sending(port: u16, receivers: u32, payload: &Payload) -> SendConfig {
         group: group(port),
         ttl: 1,
         loopback: true,
-        rate_bits: 400_000_000,
+        rate: Rate::Fixed(400_000_000),
         symbol_bytes: Some(1452),
         session: random_session().expect("random"),
         object_id: object_of(&payload.preamble),

@@ -16,8 +16,9 @@ use super::session::Session;
 use super::standing::Standing;
 use super::table::{State, Table};
 
-/// A machine is heard at least this often, or every so many intervals.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// A machine is heard at least this often, or every so many intervals: a sender that looks for the right rate has to
+/// know soon that nothing is wrong.
+const KEEP_ALIVE: Duration = Duration::from_millis(150);
 const KEEP_ALIVE_INTERVALS: u32 = 8;
 /// A new phase is told so often: one report alone may be lost.
 const TELL_PHASE: u32 = 2;

@@ -10,6 +10,8 @@ use crate::keys::SigningKey;
 use crate::seal::SenderSeal;
 use crate::wire::{DATA_OVERHEAD, SEALED_OVERHEAD};
 
+use super::rate::Rate;
+
 /// When the payload begins to flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartRule {
@@ -34,8 +36,8 @@ pub struct SenderConfig {
     pub reply_to: Option<SocketAddrV4>,
     /// Payload bytes of a data datagram: even, 512 to 8952. See [`symbol_bytes_for_mtu`].
     pub symbol_bytes: u16,
-    /// The pace the driver keeps, in bits per second on the wire. Feedback intervals follow from it.
-    pub rate_bits: u64,
+    /// How fast; the driver keeps to [`rate_bits`](crate::Sender::rate_bits).
+    pub rate: Rate,
     /// When the payload begins to flow.
     pub start: StartRule,
     /// The session ends when every known machine is done and none was heard for this long.

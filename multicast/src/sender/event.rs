@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::block::BlockId;
 use crate::wire::Phase;
 
+use super::rate::RateReason;
+
 /// Where the bytes of a [`poll_transmit`](crate::Sender::poll_transmit) go. So far always the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -50,6 +52,13 @@ pub enum SenderEvent {
         id: u64,
         /// Whether it said so itself.
         said_so: bool,
+    },
+    /// The automatic rate is another one now. Told at most twice a second.
+    Rate {
+        /// Bits per second on the wire.
+        bits: u64,
+        /// Why.
+        reason: RateReason,
     },
     /// So much was sealed that the sender's numbers would soon begin again: the session ends.
     Spent,

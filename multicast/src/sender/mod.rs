@@ -27,6 +27,7 @@ mod event;
 mod flight;
 mod herald;
 mod machines;
+mod rate;
 mod rules;
 mod seals;
 mod seats;
@@ -38,6 +39,7 @@ use demand::Demand;
 use flight::Flight;
 use herald::Herald;
 use machines::Machines;
+use rate::Pace;
 use seals::Seals;
 use seats::Seats;
 use shelf::Shelf;
@@ -46,6 +48,7 @@ pub use config::{
     MAX_SYMBOL_BYTES, MIN_SYMBOL_BYTES, SenderConfig, SenderError, StartRule, symbol_bytes_for_mtu,
 };
 pub use event::{Destination, ReceiverInfo, SenderEvent, SenderStats};
+pub use rate::{Rate, RateReason};
 
 /// Announces that say the session is over.
 const FAREWELLS: u32 = 5;
@@ -86,6 +89,7 @@ pub struct Sender<F = ReedSolomon> {
     sequence: u32,
     seals: Seals,
     herald: Herald,
+    pace: Pace,
     last_heard: Instant,
     events: VecDeque<SenderEvent>,
     stats: SenderStats,
@@ -123,7 +127,9 @@ impl<F: Fec> Sender<F> {
             rest = behind;
         }
         let verify_key = config.signing_key.verify_key();
+        let block_bytes = layout.total_bytes() / u64::from(layout.len()).max(1);
         let mut sender = Sender {
+            pace: Pace::new(now, config.rate, block_bytes),
             seals: Seals::new(config.seal.take(), config.session, verify_key),
             demand: Demand::new(&head, &layout, symbol_bytes, blind),
             machines: Machines::new(layout.len()),
@@ -201,6 +207,7 @@ impl<F: Fec> Sender<F> {
             self.take_deficits(report);
         }
         self.demand.expect_loss(self.machines.loss(LOSS_PERCENTILE));
+        self.pace.hear(now, report, self.sequence);
         self.handle_timeout(now);
     }
 
@@ -232,6 +239,7 @@ impl<F: Fec> Sender<F> {
             if let Some(seats) = &mut self.seats {
                 seats.lose(id);
             }
+            self.pace.forget(id);
             self.tell(SenderEvent::Lost { id, said_so: false });
         }
         if self.machines.ready() > 0 && self.machines.all_ready() {
@@ -247,6 +255,12 @@ impl<F: Fec> Sender<F> {
             Stage::Waiting if self.is_deserted(now) => self.end(now),
             Stage::Flowing if self.is_over(now) => self.end(now),
             _ => {}
+        }
+        let flowing = self.stage == Stage::Flowing;
+        let interval = self.interval();
+        let news = self.pace.tend(now, self.sequence, interval, flowing);
+        if let Some((bits, reason)) = news {
+            self.tell(SenderEvent::Rate { bits, reason });
         }
     }
 
@@ -271,6 +285,7 @@ impl<F: Fec> Sender<F> {
         }
         self.stats.datagrams += 1;
         self.stats.datagram_bytes += bytes;
+        self.pace.sent(now, self.sequence, bytes);
         Some(Destination::Group)
     }
 
@@ -435,6 +450,11 @@ impl<F: Fec> Sender<F> {
     /// Every machine ever heard, by number.
     pub fn receivers(&self, now: Instant) -> Vec<ReceiverInfo> {
         self.machines.infos(now)
+    }
+
+    /// How fast to send now, in bits per second on the wire, Ethernet headers included.
+    pub fn rate_bits(&self) -> u64 {
+        self.pace.bits()
     }
 
     /// Counters so far.

@@ -67,7 +67,7 @@ impl<F: Fec> Sender<F> {
     /// How often a machine is to report: the whole room costs less than a hundredth of the rate.
     pub(super) fn interval(&self) -> Duration {
         let room = self.machines.active() as u64 * REPORT_BYTES * REPORT_SHARE * 8;
-        let micros = room.saturating_mul(1_000_000) / self.config.rate_bits.max(1);
+        let micros = room.saturating_mul(1_000_000) / self.rate_bits().max(1);
         Duration::from_micros(micros).clamp(INTERVAL_MIN, INTERVAL_MAX)
     }
 

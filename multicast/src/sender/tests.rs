@@ -9,7 +9,7 @@ use crate::clock::Instant;
 use crate::fec::ReedSolomon;
 use crate::keys::SigningKey;
 use crate::receiver::{Receiver, ReceiverConfig, ReceiverEvent};
-use crate::sender::{Sender, SenderConfig, SenderEvent, StartRule};
+use crate::sender::{Rate, Sender, SenderConfig, SenderEvent, StartRule};
 
 const STEP: Duration = Duration::from_micros(200);
 const PER_STEP: usize = 10;
@@ -56,7 +56,7 @@ impl Room {
             seal: None,
             reply_to: None,
             symbol_bytes: 1452,
-            rate_bits: 500_000_000,
+            rate: Rate::Fixed(500_000_000),
             start: StartRule {
                 receivers,
                 wait: Duration::from_secs(60),

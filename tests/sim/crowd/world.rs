@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use netflash_multicast::{
-    BlockId, Instant, Layout, ObjectId, Sabotage, Sender, SenderConfig, SenderEvent, SigningKey,
-    StartRule,
+    BlockId, Instant, Layout, ObjectId, Rate, Sabotage, Sender, SenderConfig, SenderEvent,
+    SigningKey, StartRule,
 };
 
 use super::super::chance::Chance;
@@ -79,7 +79,7 @@ impl<'a> World<'a> {
             seal: None,
             reply_to: None,
             symbol_bytes: TINY,
-            rate_bits: crowd.rate_bits,
+            rate: Rate::Fixed(crowd.rate_bits),
             start: StartRule {
                 receivers: machines as u32,
                 wait: Duration::from_secs(5),

@@ -8,7 +8,9 @@ use std::{
 use anyhow::bail;
 use netflash_multicast::{Phase, ReceiverInfo, SendReport};
 
-use crate::cmd::transfer::{FallbackResult, ReceiverResult, TransferResult, seconds};
+use crate::cmd::transfer::{
+    FallbackResult, RateChangeResult, ReceiverResult, TransferResult, seconds,
+};
 
 /// Prints the result; a machine that did not finish, or was named and never came, makes it a failure.
 pub(super) fn finish(
@@ -90,6 +92,11 @@ fn result_of(report: &SendReport, image_id: &str, over_http: Option<u64>) -> Tra
         lost_symbols: receiver.lost_symbols,
         verified: is_done(receiver),
     });
+    let changes = report.rate_changes.iter().map(|change| RateChangeResult {
+        seconds: seconds(change.at),
+        bits: change.bits,
+        reason: change.reason.to_string(),
+    });
     TransferResult {
         image_id: image_id.to_owned(),
         seconds: seconds(report.took),
@@ -97,6 +104,8 @@ fn result_of(report: &SendReport, image_id: &str, over_http: Option<u64>) -> Tra
         datagrams: report.stats.datagrams,
         source_symbols: report.stats.source_symbols,
         repair_symbols: report.stats.repair_symbols,
+        rate: Some(report.rate_bits),
+        rate_changes: changes.collect(),
         receivers: receivers.collect(),
         fallback: over_http.map(|bytes| FallbackResult {
             reason: None,

@@ -5,16 +5,20 @@ use std::{
     net::SocketAddrV4,
 };
 
-use netflash_multicast::SendEvent;
+use netflash_multicast::{Rate, SendEvent};
+use netflash_pxe::plain;
 
 use super::outcome::{is_done, machines, missing};
 use crate::{cmd::transfer::percent, progress::StatusLine};
+
+/// Characters of a reason; it may name a machine, which names itself.
+const REASON_MAX: usize = 200;
 
 /// What a person sees.
 pub(super) struct View {
     line: StatusLine,
     group: SocketAddrV4,
-    rate_bits: u64,
+    rate: Rate,
     blocks: u32,
     started: bool,
     /// Names of the machines it is for, if they were named.
@@ -26,14 +30,14 @@ pub(super) struct View {
 impl View {
     pub(super) fn new(
         group: SocketAddrV4,
-        rate_bits: u64,
+        rate: Rate,
         blocks: u32,
         named: BTreeSet<String>,
     ) -> View {
         View {
             line: StatusLine::new(),
             group,
-            rate_bits,
+            rate,
             blocks,
             started: false,
             named,
@@ -51,15 +55,23 @@ impl View {
                 verify_key,
                 ..
             } => self.line.say(&format!(
-                "sending to {} from {interface} at {} Mbit/s, {symbol_bytes} bytes a symbol, \
+                "sending to {} from {interface} at {}, {symbol_bytes} bytes a symbol, \
                  {} key {verify_key}",
                 self.group,
-                self.rate_bits / 1_000_000,
+                match self.rate {
+                    Rate::Fixed(bits) => megabits(bits),
+                    Rate::Auto { .. } => "what the room takes".to_owned(),
+                },
                 if sealed {
                     "sealed, signed with"
                 } else {
                     "signed with"
                 },
+            )),
+            SendEvent::Rate(change) => self.line.say(&format!(
+                "{} from now on: {}",
+                megabits(change.bits),
+                plain(&change.reason.to_string(), REASON_MAX)
             )),
             SendEvent::Joined { name, id } => {
                 self.line.say(&format!("{name} joined"));
@@ -88,6 +100,7 @@ impl View {
                 self.line.say(&format!("{name} {how} before it was done"));
             }
             SendEvent::Progress {
+                rate_bits,
                 stats,
                 receivers,
                 blocks_left,
@@ -102,9 +115,10 @@ impl View {
                 );
                 if self.started {
                     self.line.show(&format!(
-                        "{sent} % of the blocks are everywhere, {done} of {} done, {} repair symbols",
+                        "{sent} % of the blocks are everywhere, {done} of {} done, {} repair symbols, {}",
                         machines(receivers.len()),
-                        stats.repair_symbols
+                        stats.repair_symbols,
+                        megabits(rate_bits)
                     ));
                 } else {
                     let missing = missing(&self.named, &self.names);
@@ -127,4 +141,8 @@ impl View {
         let known = self.names.get(&id).cloned();
         known.unwrap_or_else(|| format!("machine {id:016x}"))
     }
+}
+
+fn megabits(bits: u64) -> String {
+    format!("{:.0} Mbit/s", bits as f64 / 1e6)
 }

@@ -1,6 +1,7 @@
 //! The loop of [`send`](super::send): take reports and blocks in, send batches out, sleep until the next.
 
 use std::{
+    collections::VecDeque,
     io,
     net::{SocketAddr, SocketAddrV4},
     sync::{
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Audience, SendError, SendEvent, SendReport};
+use super::{Audience, RateChange, SendError, SendEvent, SendReport};
 use crate::{
     block::BlockId,
     driver::{
@@ -56,6 +57,7 @@ pub(super) struct Run {
     answers: Answers<(BlockId, io::Result<Vec<u8>>)>,
     /// Blocks asked for whose payload has not come.
     reading: usize,
+    rate_changes: VecDeque<RateChange>,
     /// Since when the network has refused.
     outage: Option<Duration>,
     finished: bool,
@@ -81,6 +83,7 @@ impl Run {
             requests,
             answers,
             reading: 0,
+            rate_changes: VecDeque::new(),
             outage: None,
             finished: false,
         }
@@ -120,11 +123,13 @@ impl Run {
             if self.ticks.elapsed() >= next_progress {
                 next_progress = self.ticks.elapsed() + PROGRESS;
                 observer(SendEvent::Progress {
+                    rate_bits: self.sender.rate_bits(),
                     stats: self.sender.stats(),
                     receivers: self.sender.receivers(now),
                     blocks_left: self.sender.blocks_left(),
                 });
             }
+            self.pacer.set_rate(self.sender.rate_bits());
             let pause = self.pacer.wait(self.ticks.elapsed());
             if !pause.is_zero() {
                 self.sleep(pause)?;
@@ -143,6 +148,8 @@ impl Run {
         }
         let stats = self.sender.stats();
         Ok(SendReport {
+            rate_bits: self.sender.rate_bits(),
+            rate_changes: self.rate_changes.into(),
             took: self.ticks.elapsed(),
             stats,
             wire_bytes: stats.datagram_bytes + stats.datagrams * HEADER_BYTES,
@@ -188,6 +195,15 @@ impl Run {
                     self.finished = true;
                     continue;
                 }
+                SenderEvent::Rate { bits, reason } => {
+                    let at = self.ticks.elapsed();
+                    let change = RateChange { at, bits, reason };
+                    if self.rate_changes.len() == SendReport::MAX_RATE_CHANGES {
+                        self.rate_changes.pop_front();
+                    }
+                    self.rate_changes.push_back(change.clone());
+                    SendEvent::Rate(change)
+                }
                 SenderEvent::Joined { id, name } => SendEvent::Joined { id, name },
                 SenderEvent::Ready { id, wanted } => SendEvent::Ready { id, wanted },
                 SenderEvent::Started { ready } => SendEvent::Started { ready },
@@ -204,7 +220,8 @@ impl Run {
         self.batch.clear();
         let mut batch: Option<(SocketAddrV4, usize)> = None;
         let mut count = 0;
-        while count < BATCH_SEGMENTS {
+        let most = self.pacer.batch().clamp(1, BATCH_SEGMENTS);
+        while count < most {
             let start = self.batch.len();
             let Some(to) = self.sender.poll_transmit(now, &mut self.batch) else {
                 break;
