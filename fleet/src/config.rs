@@ -154,6 +154,8 @@ pub(crate) struct MulticastConfig {
     pub(crate) ttl: u32,
     /// Bits per second on the wire, such as `900M`, or `auto`.
     pub(crate) rate: String,
+    /// Bits per second of all sessions together, or `auto`: nearly all of the interface's link.
+    pub(crate) rate_total: String,
     /// Seconds to wait, after the first machine is ready, for the others.
     pub(crate) wait_seconds: u64,
     /// Whether receivers on the server itself hear the session.
@@ -167,6 +169,7 @@ impl Default for MulticastConfig {
             group: units::DEFAULT_GROUP,
             ttl: 1,
             rate: "900M".to_owned(),
+            rate_total: "auto".to_owned(),
             wait_seconds: 60,
             loopback: false,
         }
@@ -265,6 +268,11 @@ impl Config {
             let rate = &self.multicast.rate;
             let problem = format!("{rate:?} is no rate; write it like 900M, or auto");
             return Err(("multicast.rate", problem));
+        }
+        if units::check_rate(&self.multicast.rate_total).is_err() {
+            let rate = &self.multicast.rate_total;
+            let problem = format!("{rate:?} is no rate; write it like 900M, or auto");
+            return Err(("multicast.rate_total", problem));
         }
         if !units::is_group(*self.multicast.group.ip()) {
             let problem = format!("{} is no multicast group", self.multicast.group.ip());

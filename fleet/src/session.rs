@@ -9,7 +9,7 @@ use std::net::SocketAddrV4;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender as Channel, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use netflash_imager::Image;
 use netflash_multicast::{
-    Audience, Interface, InterfaceChoice, Phase, SendConfig, SendError, SendEvent, SigningKey,
-    random_session, send,
+    Audience, Interface, InterfaceChoice, Phase, RateBudget, SendConfig, SendError, SendEvent,
+    SigningKey, random_session, send,
 };
 use netflash_pxe::{Hex32, plain};
 
@@ -114,6 +114,7 @@ struct Live {
 /// All running sessions.
 pub(crate) struct Sessions {
     config: MulticastConfig,
+    budget: Arc<OnceLock<RateBudget>>,
     live: Mutex<BTreeMap<i64, Live>>,
 }
 
@@ -122,6 +123,7 @@ impl Sessions {
     pub(crate) fn new(config: MulticastConfig) -> Sessions {
         Sessions {
             config,
+            budget: Arc::default(),
             live: Mutex::new(BTreeMap::new()),
         }
     }
@@ -192,6 +194,7 @@ impl Sessions {
         let (image, board) = (open_image(image)?, Board::default());
         let runner = Runner {
             config: self.config.clone(),
+            budget: Arc::clone(&self.budget),
             image: Arc::clone(&image),
             board: board.clone(),
             expected: Arc::clone(&expected),
@@ -265,6 +268,7 @@ fn open_image(image: &StoredImage) -> Result<Arc<Image>, SessionError> {
 
 struct Runner {
     config: MulticastConfig,
+    budget: Arc<OnceLock<RateBudget>>,
     image: Arc<Image>,
     board: Board,
     expected: Arc<AtomicU32>,
@@ -322,6 +326,7 @@ impl Runner {
             ttl: self.config.ttl,
             loopback: self.config.loopback,
             rate,
+            budget: self.budget_on(&interface)?,
             symbol_bytes: None,
             session,
             object_id: source.object_id(),
@@ -336,6 +341,13 @@ impl Runner {
             Ok(_) | Err(SendError::Interrupted) => Ok(()),
             Err(error) => Err(chain(error)),
         }
+    }
+
+    /// The cap that all sessions keep together; it may depend on the interface, which the first of them has found.
+    fn budget_on(&self, interface: &Interface) -> Result<Option<RateBudget>, String> {
+        let total_bits = units::total_on(&self.config.rate_total, interface)?;
+        let budget = |bits| self.budget.get_or_init(|| RateBudget::new(bits)).clone();
+        Ok(total_bits.map(budget))
     }
 
     fn observe(&self, event: SendEvent, opened: &Channel<Result<(), String>>) {

@@ -15,6 +15,8 @@ pub const DEFAULT_GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 192
 const AUTO: &str = "auto";
 /// Speed of a link that does not tell it.
 const LINK_BITS: u64 = 1_000_000_000;
+/// The part of a link that all sessions together take at most, in per cent.
+const LINK_PERCENT: u64 = 97;
 
 /// Bits per second, as `900M`, `2.5G`, `100k` or a bare number.
 pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
@@ -40,6 +42,16 @@ pub(crate) fn rate_on(text: &str, interface: &Interface) -> Result<Rate, String>
     }
     let link_bits = interface.link_bits_per_second().unwrap_or(LINK_BITS);
     Ok(Rate::Auto { link_bits })
+}
+
+/// The cap of all sessions together: `auto` is what `interface` carries, less a little for everybody else; none when
+/// the link does not tell its speed.
+pub(crate) fn total_on(text: &str, interface: &Interface) -> Result<Option<u64>, String> {
+    if text != AUTO {
+        return parse_rate(text).map(Some);
+    }
+    let link_bits = interface.link_bits_per_second();
+    Ok(link_bits.map(|bits| bits / 100 * LINK_PERCENT))
 }
 
 /// Whether `text` is a rate or `auto`.

@@ -24,9 +24,9 @@ pub use block::{
 };
 pub use clock::Instant;
 pub use driver::{
-    Audience, Bypass, Detour, DetourError, DetourReport, RateChange, ReceiveConfig, ReceiveError,
-    ReceiveEvent, ReceiveReport, SendConfig, SendError, SendEvent, SendReport, random_session,
-    receive, receive_beside, send,
+    Audience, Bypass, Detour, DetourError, DetourReport, RateBudget, RateChange, ReceiveConfig,
+    ReceiveError, ReceiveEvent, ReceiveReport, SendConfig, SendError, SendEvent, SendReport,
+    random_session, receive, receive_beside, send,
 };
 pub use fec::{FIRST_REPAIR, Fec, FecError, MAX_REPAIR, MAX_SOURCE, ReedSolomon};
 #[cfg(feature = "sabotage")]

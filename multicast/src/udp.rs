@@ -232,6 +232,26 @@ impl Endpoint {
         Ok(())
     }
 
+    /// Asks the fq queueing discipline, where it is in force, to let go of `bytes` a second at most. Everywhere else
+    /// this does nothing, and nothing says so: it can only smooth what is paced already.
+    pub(crate) fn limit_pace(&self, bytes: u64) {
+        // Without segmentation a burst is more packets than fq keeps of one flow, and it would drop the rest.
+        if !self.segmentation.load(Ordering::Relaxed) {
+            return;
+        }
+        // SAFETY: the kernel reads eight bytes of an integer that outlives the call. That an old kernel refuses is
+        // of no consequence.
+        unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MAX_PACING_RATE,
+                ptr::from_ref(&bytes).cast(),
+                mem::size_of::<u64>() as libc::socklen_t,
+            );
+        }
+    }
+
     /// Waits until there is something to read or `patience` is over; `true` when there is.
     pub(crate) fn wait(&self, patience: Duration) -> io::Result<bool> {
         let mut waiting = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];

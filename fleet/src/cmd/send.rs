@@ -149,6 +149,7 @@ fn send_one(
         ttl: args.ttl,
         loopback: true,
         rate,
+        budget: None,
         symbol_bytes: None,
         session: random_session()?,
         object_id: source.object_id(),

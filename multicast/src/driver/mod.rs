@@ -21,7 +21,9 @@ pub use detour::{Bypass, Detour, DetourError, DetourReport};
 pub use receive::{
     ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport, receive, receive_beside,
 };
-pub use send::{Audience, RateChange, SendConfig, SendError, SendEvent, SendReport, send};
+pub use send::{
+    Audience, RateBudget, RateChange, SendConfig, SendError, SendEvent, SendReport, send,
+};
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{pace::Pacer, ticks::Ticks};
+use super::ticks::Ticks;
 use crate::{
     block::{BlockId, BlockSource, ObjectId},
     fec::ReedSolomon,
@@ -29,9 +29,14 @@ use crate::{
     udp::Endpoint,
 };
 
+mod budget;
 mod run;
+mod tempo;
 
 use run::Run;
+use tempo::Tempo;
+
+pub use budget::RateBudget;
 
 /// Blocks asked for and not yet sent on; the state machine keeps fewer open.
 const SOURCE_QUEUE: usize = 64;
@@ -79,6 +84,8 @@ pub struct SendConfig {
     pub loopback: bool,
     /// How fast, on the wire, Ethernet headers included.
     pub rate: Rate,
+    /// A cap that this session keeps together with others.
+    pub budget: Option<RateBudget>,
     /// Payload bytes of a datagram; `None` takes what the interface's MTU carries whole.
     pub symbol_bytes: Option<u16>,
     /// Number of this session, see [`random_session`](crate::random_session).
@@ -311,8 +318,9 @@ pub fn send(
                 }
             }
         });
-        let pacer = Pacer::new(sender.rate_bits());
-        let run = Run::new(sender, endpoint, group, pacer, ticks, (requests, answers));
+        let share = config.budget.as_ref().map(RateBudget::share);
+        let tempo = Tempo::new(share);
+        let run = Run::new(sender, endpoint, group, tempo, ticks, (requests, answers));
         run.run(&mut observer, &config.audience, stop)
     })
 }

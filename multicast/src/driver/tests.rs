@@ -138,6 +138,7 @@ fn sending(port: u16, receivers: u32, payload: &Payload) -> SendConfig {
         ttl: 1,
         loopback: true,
         rate: Rate::Fixed(400_000_000),
+        budget: None,
         symbol_bytes: Some(1452),
         session: random_session().expect("random"),
         object_id: object_of(&payload.preamble),

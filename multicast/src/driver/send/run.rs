@@ -12,13 +12,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Audience, RateChange, SendError, SendEvent, SendReport};
+use super::{Audience, RateChange, SendError, SendEvent, SendReport, tempo::Tempo};
 use crate::{
     block::BlockId,
-    driver::{
-        pace::{HEADER_BYTES, Pacer},
-        ticks::Ticks,
-    },
+    driver::{pace::HEADER_BYTES, ticks::Ticks},
     fec::ReedSolomon,
     sender::{Destination, Sender, SenderEvent},
     udp::{BATCH_SEGMENTS, Endpoint, Inbox},
@@ -49,7 +46,7 @@ pub(super) struct Run {
     endpoint: Endpoint,
     group: SocketAddrV4,
     ticks: Ticks,
-    pacer: Pacer,
+    tempo: Tempo,
     batch: Vec<u8>,
     /// The last announce, until the observer has heard of it.
     announced: Option<Vec<u8>>,
@@ -68,7 +65,7 @@ impl Run {
         sender: Sender<ReedSolomon>,
         endpoint: Endpoint,
         group: SocketAddrV4,
-        pacer: Pacer,
+        tempo: Tempo,
         ticks: Ticks,
         (requests, answers): SourceQueues,
     ) -> Run {
@@ -77,7 +74,7 @@ impl Run {
             endpoint,
             group,
             ticks,
-            pacer,
+            tempo,
             batch: Vec::with_capacity(BATCH_BYTES * 2),
             announced: None,
             requests,
@@ -129,8 +126,8 @@ impl Run {
                     blocks_left: self.sender.blocks_left(),
                 });
             }
-            self.pacer.set_rate(self.sender.rate_bits());
-            let pause = self.pacer.wait(self.ticks.elapsed());
+            self.keep_tempo();
+            let pause = self.tempo.pacer.wait(self.ticks.elapsed());
             if !pause.is_zero() {
                 self.sleep(pause)?;
             } else if !self.send_batch()? {
@@ -155,6 +152,13 @@ impl Run {
             wire_bytes: stats.datagram_bytes + stats.datagrams * HEADER_BYTES,
             receivers: self.sender.receivers(self.ticks.now()),
         })
+    }
+
+    fn keep_tempo(&mut self) {
+        let stats = self.sender.stats();
+        let data = stats.source_symbols + stats.repair_symbols;
+        let (now, bits) = (self.ticks.elapsed(), self.sender.rate_bits());
+        self.tempo.keep(now, bits, data, &self.endpoint);
     }
 
     fn take_reports(&mut self, inbox: &mut Inbox) -> Result<(), SendError> {
@@ -220,7 +224,7 @@ impl Run {
         self.batch.clear();
         let mut batch: Option<(SocketAddrV4, usize)> = None;
         let mut count = 0;
-        let most = self.pacer.batch().clamp(1, BATCH_SEGMENTS);
+        let most = self.tempo.pacer.batch().clamp(1, BATCH_SEGMENTS);
         while count < most {
             let start = self.batch.len();
             let Some(to) = self.sender.poll_transmit(now, &mut self.batch) else {
@@ -272,7 +276,8 @@ impl Run {
         let bytes = &self.batch[from..end];
         let sent = self.endpoint.send(to, bytes, segment);
         let datagrams = bytes.len().div_ceil(segment.max(1)) as u64;
-        self.pacer
+        self.tempo
+            .pacer
             .spend(self.ticks.elapsed(), datagrams, bytes.len() as u64);
         match sent {
             Ok(()) => self.outage = None,
