@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use netflash_multicast::{
-    BlockId, Instant, Layout, ObjectId, Receiver, ReceiverConfig, ReceiverEvent, ReedSolomon,
+    BlockId, Instant, Layout, ObjectId, Rate, Receiver, ReceiverConfig, ReceiverEvent, ReedSolomon,
     Sender, SenderConfig, SenderEvent, SigningKey, Start, StartRule, Verdict,
 };
 
@@ -233,8 +233,10 @@ impl Theatre {
             session: 77,
             object_id: ObjectId(*blake3::hash(&preamble()).as_bytes()),
             signing_key: SigningKey::from_seed(&[5; 32]),
+            seal: None,
+            reply_to: None,
             symbol_bytes: SYMBOL_BYTES,
-            rate_bits: 100_000_000,
+            rate: Rate::Fixed(100_000_000),
             start: StartRule {
                 receivers: 1,
                 wait: Duration::from_millis(50),

@@ -153,6 +153,9 @@ impl Room {
         let report = Report {
             session: 1,
             phase: MachinePhase::Receiving,
+            acknowledge: false,
+            machine: 0,
+            echo: 0,
             as_of,
             number: node.number,
             receiver: index as u64,
