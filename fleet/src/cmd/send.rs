@@ -29,7 +29,7 @@ use crate::{
     cmd::transfer::SharedKeys,
     fallback::{Desk, Hatch},
     interrupt::stop_on_signal,
-    units::{DEFAULT_GROUP, parse_duration, parse_group, rate_on},
+    units::{DEFAULT_GROUP, parse_duration, parse_group, parse_rate, rate_on},
 };
 
 use view::View;
