@@ -89,6 +89,13 @@ const CASES: &[(&str, Proof)] = &[
         ),
     ),
     (
+        "machine_starts",
+        Single(
+            "a_machine_takes_little_room",
+            sealed::a_machine_takes_little_room,
+        ),
+    ),
+    (
         "machine_table",
         Single("the_books_are_bounded", single::the_books_are_bounded),
     ),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::fallback::Desk;
+use crate::session::Cipher;
 use crate::units;
 
 /// What is written into an empty directory: every setting with its default.
@@ -158,6 +159,10 @@ pub(crate) struct MulticastConfig {
     pub(crate) wait_seconds: u64,
     /// Whether receivers on the server itself hear the session.
     pub(crate) loopback: bool,
+    /// Whether sessions are sealed: only machines with a job can read them.
+    pub(crate) seal: bool,
+    /// What they are sealed with.
+    pub(crate) cipher: Cipher,
 }
 
 impl Default for MulticastConfig {
@@ -169,6 +174,8 @@ impl Default for MulticastConfig {
             rate: "900M".to_owned(),
             wait_seconds: 60,
             loopback: false,
+            seal: true,
+            cipher: Cipher::default(),
         }
     }
 }

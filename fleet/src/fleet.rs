@@ -21,6 +21,8 @@ mod booting;
 mod orders;
 mod stock;
 
+use agents::AgentKeys;
+
 pub(crate) use agents::Beside;
 pub(crate) use booting::{BootRequest, Tickets};
 pub(crate) use orders::FlashRequest;
@@ -65,6 +67,7 @@ pub(crate) struct Fleet {
     /// Who fetches over HTTP what multicast does not bring; nobody when that is switched off.
     pub(crate) desk: Option<Arc<Desk>>,
     tickets: Mutex<Tickets>,
+    agent_keys: Mutex<AgentKeys>,
     store: Mutex<Box<dyn Store>>,
 }
 
@@ -83,6 +86,7 @@ impl Fleet {
             dir,
             ca_pem,
             tickets: Mutex::new(Tickets::default()),
+            agent_keys: Mutex::new(AgentKeys::default()),
             store: Mutex::new(store),
         };
         fleet.resume_jobs()?;

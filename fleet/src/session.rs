@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use netflash_imager::Image;
 use netflash_multicast::{
-    Audience, InterfaceChoice, Phase, SendConfig, SendError, SendEvent, SigningKey, random_session,
+    Audience, InterfaceChoice, Membership, Phase, SendConfig, SendError, SendEvent, random_session,
     send,
 };
 use netflash_pxe::{Hex32, plain};
@@ -29,8 +29,12 @@ use crate::machine::StoredImage;
 use crate::units;
 
 mod group;
+mod keys;
 
 use group::group_of;
+use keys::{Keys, Secrets};
+
+pub(crate) use keys::Cipher;
 
 /// Sessions at once; each has its own group.
 const SESSIONS_MAX: usize = 64;
@@ -103,6 +107,7 @@ struct Live {
     status: Arc<Mutex<SessionStatus>>,
     image: Arc<Image>,
     board: Board,
+    secrets: Arc<Mutex<Option<Secrets>>>,
 }
 
 /// All running sessions.
@@ -132,6 +137,20 @@ impl Sessions {
         let live = lock(&self.live);
         live.get(&batch)
             .map(|session| (Arc::clone(&session.image), session.board.clone()))
+    }
+
+    /// The session of `batch`, if it runs, and what machine number `machine` needs to take part if it is sealed.
+    pub(crate) fn ticket(
+        &self,
+        batch: i64,
+        machine: u32,
+    ) -> Option<(SessionStatus, Option<Membership>)> {
+        let live = lock(&self.live);
+        let session = live.get(&batch)?;
+        // Both locks at once: number and keys are of the same sender.
+        let (status, secrets) = (lock(&session.status), lock(&session.secrets));
+        let membership = secrets.as_ref().map(|secrets| secrets.membership(machine));
+        Some((status.clone(), membership))
     }
 
     /// All of them.
@@ -180,6 +199,7 @@ impl Sessions {
             blocks_left: 0,
             trouble: String::new(),
         }));
+        let secrets = Arc::new(Mutex::new(None));
         let (opened, opening) = channel();
         let (image, board) = (open_image(image)?, Board::default());
         let runner = Runner {
@@ -189,6 +209,7 @@ impl Sessions {
             expected: Arc::clone(&expected),
             stop: Arc::clone(&stop),
             status: Arc::clone(&status),
+            secrets: Arc::clone(&secrets),
         };
         thread::Builder::new()
             .name(format!("session-{batch}"))
@@ -212,6 +233,7 @@ impl Sessions {
                 status,
                 image,
                 board,
+                secrets,
             },
         );
         Ok(())
@@ -262,6 +284,7 @@ struct Runner {
     expected: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<SessionStatus>>,
+    secrets: Arc<Mutex<Option<Secrets>>>,
 }
 
 impl Runner {
@@ -294,12 +317,14 @@ impl Runner {
 
     fn send_once(&self, opened: &Channel<Result<(), String>>) -> Result<(), String> {
         let source = ImageSource::new(Arc::clone(&self.image)).map_err(chain)?;
-        let signing_key = SigningKey::generate().map_err(chain)?;
+        let cipher = self.config.seal.then_some(self.config.cipher);
+        let keys = Keys::generate(cipher).map_err(chain)?;
         let session = random_session().map_err(chain)?;
         let group = {
-            let mut status = lock(&self.status);
+            let (mut status, mut secrets) = (lock(&self.status), lock(&self.secrets));
             status.session = session;
-            status.verify_key = Hex32(signing_key.verify_key().0);
+            status.verify_key = Hex32(keys.signing.verify_key().0);
+            *secrets = keys.secrets;
             status.group
         };
         let config = SendConfig {
@@ -314,8 +339,8 @@ impl Runner {
             symbol_bytes: None,
             session,
             object_id: source.object_id(),
-            signing_key,
-            seal: None,
+            signing_key: keys.signing,
+            seal: keys.seal,
             audience: Audience::Count(Arc::clone(&self.expected)),
             wait: Duration::from_secs(self.config.wait_seconds),
             linger: LINGER,

@@ -22,12 +22,13 @@ use netflash_imager::{
     Target, TargetError, TargetOptions, VerifyPolicy,
 };
 use netflash_multicast::{
-    Bypass, InterfaceChoice, MAX_NAME_BYTES, ObjectId, ReceiveConfig, ReceiveError, ReceiveEvent,
-    ReceiveReport, ReceiverError, ReceiverStats, VerifyKey, receive_beside,
+    AgentKey, Bypass, HandoverError, InterfaceChoice, MAX_NAME_BYTES, ObjectId, ReceiveConfig,
+    ReceiveError, ReceiveEvent, ReceiveReport, ReceiverError, ReceiverStats, VerifyKey,
+    receive_beside,
 };
 use netflash_pxe::{
     ChoiceError, DiskInfo, DiskSelector, EventKind, FallbackReport, FlashOrder, JobReport, Phase,
-    Progress, plain,
+    Progress, SealedKeys, plain,
 };
 
 use crate::console::Console;
@@ -72,6 +73,8 @@ pub(crate) struct Flash<'a> {
     pub server: &'a Arc<Server>,
     /// What to do.
     pub order: &'a FlashOrder,
+    /// What the keys of the session are sealed to.
+    pub key: &'a AgentKey,
     /// The disk the kernel command line names, where the order says `auto`.
     pub disk: Option<&'a DiskSelector>,
     /// The machine's name, for the sender's list.
@@ -93,6 +96,10 @@ impl Flash<'_> {
     /// Why it failed, in words for the operator. The disk is unchanged or cannot boot.
     pub(crate) fn run(&self) -> Result<Outcome, String> {
         let started = Instant::now();
+        let receive_config = match self.receive_config() {
+            Ok(config) => config,
+            Err(error) => return Ok(Outcome::Again(error.to_string())),
+        };
         let (disk, target) = self.open_disk()?;
         let tally = Arc::new(Tally::default());
         let image = ImageId(self.order.image_id.0);
@@ -117,7 +124,7 @@ impl Flash<'_> {
             patience: MULTICAST_PATIENCE,
         };
         let received = receive_beside(
-            self.receive_config(),
+            receive_config,
             Some(bypass),
             &mut sink,
             |event| watch.see(event),
@@ -183,23 +190,25 @@ impl Flash<'_> {
         }
     }
 
-    fn receive_config(&self) -> ReceiveConfig {
+    fn receive_config(&self) -> Result<ReceiveConfig, HandoverError> {
         let ticket = &self.order.session;
+        let open = |keys: &SealedKeys| self.key.open(&keys.0, ticket.session);
+        let membership = ticket.keys.as_ref().map(open).transpose()?;
         let mut name = plain(self.name, MAX_NAME_BYTES);
         while name.len() > MAX_NAME_BYTES {
             name.pop();
         }
-        ReceiveConfig {
+        Ok(ReceiveConfig {
             interface: InterfaceChoice::Named(self.address.clone()),
             group: ticket.group,
             name,
             session: Some(ticket.session),
             verify_key: Some(VerifyKey(ticket.verify_key.0)),
-            membership: None,
+            membership,
             object_id: Some(ObjectId(self.order.image_id.0)),
             search: Some(SEARCH),
             silence: SILENCE,
-        }
+        })
     }
 
     fn enter(&self, phase: Phase, disk: &str, words: &str) {

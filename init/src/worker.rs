@@ -14,12 +14,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::LevelFilter;
+use netflash_multicast::AgentKey;
 use netflash_pxe::{
     EventKind, Hello, Hex32, Job, JobAnswer, KernelParams, LastAction, LogLevel, Order, Welcome,
 };
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
-use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::coldplug::Coldplug;
 use crate::console::{self, Console};
@@ -99,11 +99,12 @@ impl Worker {
         let network = self.wait_for_network();
         let disks = disks::wait_for_one(DISK_WAIT.saturating_sub(started.elapsed()));
         let links = network.links();
+        let key = AgentKey::generate().map_err(|error| vec![error.to_string()])?;
         let hello = Hello {
             token: trust.token.clone(),
             identity: machine::identity(&links, self.params.iface.as_ref()),
             inventory: machine::inventory(disks, &links),
-            agent_key: agent_key().map_err(|error| vec![error])?,
+            agent_key: Hex32(key.public()),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         show_inventory(&hello);
@@ -121,7 +122,7 @@ impl Worker {
         if welcome.job.is_none() {
             self.console.phase("waiting for a job");
         }
-        Ok(self.serve(&server, welcome))
+        Ok(self.serve(&server, &key, welcome))
     }
 
     fn wait_for_network(&self) -> Network {
@@ -158,7 +159,7 @@ impl Worker {
     }
 
     /// Does job after job until one ends with something for the whole machine.
-    fn serve(&self, server: &Arc<Server>, welcome: Welcome) -> Ending {
+    fn serve(&self, server: &Arc<Server>, key: &AgentKey, welcome: Welcome) -> Ending {
         let mut answer = JobAnswer {
             job: welcome.job,
             poll_seconds: welcome.poll_seconds,
@@ -169,7 +170,7 @@ impl Worker {
             match &answer.job {
                 Some(job) => {
                     is_idle = false;
-                    if let Some(ending) = self.run_job(server, &welcome.name, job) {
+                    if let Some(ending) = self.run_job(server, key, &welcome.name, job) {
                         return ending;
                     }
                     // The server may need a moment to see that the job is over.
@@ -199,7 +200,13 @@ impl Worker {
     }
 
     /// One job; what it means for the machine, or nothing when it shall ask for the next.
-    fn run_job(&self, server: &Arc<Server>, name: &str, job: &Job) -> Option<Ending> {
+    fn run_job(
+        &self,
+        server: &Arc<Server>,
+        key: &AgentKey,
+        name: &str,
+        job: &Job,
+    ) -> Option<Ending> {
         let Order::Flash(order) = &job.order;
         log::info!(
             "job={} order=flash image={} session={:08x}",
@@ -223,6 +230,7 @@ impl Worker {
                     job: job.id,
                     server,
                     order,
+                    key,
                     disk: self.params.disk.as_ref(),
                     name,
                     address: address.to_string(),
@@ -292,15 +300,6 @@ fn load_drivers() {
             log::error!("no drivers: {error}; was the initramfs made for another kernel?");
         }
     }
-}
-
-/// 32 bytes nobody else knows, made anew at every start.
-fn agent_key() -> Result<Hex32, String> {
-    let mut key = [0; 32];
-    SystemRandom::new()
-        .fill(&mut key)
-        .map_err(|_| "the kernel gives no random numbers".to_owned())?;
-    Ok(Hex32(key))
 }
 
 fn show_inventory(hello: &Hello) {

@@ -155,6 +155,11 @@ pub const GUARDS: &[Guard] = &[
                   machine appears in the books",
     },
     Guard {
+        name: "machine_starts",
+        without: "a hostile machine fills the books with starts of itself, and there is no room for \
+                  others",
+    },
+    Guard {
         name: "machine_table",
         without: "invented machines fill the memory of the sender: more than 4096 are known",
     },

@@ -53,8 +53,9 @@ pub struct Hello {
     pub identity: Identity,
     /// What it has.
     pub inventory: Inventory,
-    /// 32 random bytes made at this start of the agent and known to nobody else. The token's first use binds it to
-    /// this key: a hello repeated after a lost answer is the same use, a hello with another key raises an alert.
+    /// X25519 public key made at this start of the agent; the keys of sealed sessions are sealed to it. The token's
+    /// first use binds it to this key: a hello repeated after a lost answer is the same use, a hello with another key
+    /// raises an alert.
     pub agent_key: Hex32,
     /// Version of the agent.
     pub agent_version: String,

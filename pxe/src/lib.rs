@@ -15,6 +15,7 @@ mod order;
 mod params;
 mod report;
 mod script;
+mod sealed_keys;
 mod selector;
 mod text;
 
@@ -32,5 +33,6 @@ pub use order::{FlashOrder, FreePolicy, Job, LastAction, Order, SessionTicket, V
 pub use params::{Iface, KernelParams, LogLevel, PARAMETERS, ParamWarning, Parameter};
 pub use report::{AgentEvent, EventKind, FallbackReport, JobReport, Phase, Progress};
 pub use script::{AgentBoot, Platform, boot_script, start_script};
+pub use sealed_keys::{SealedKeys, SealedKeysError};
 pub use selector::{ChoiceError, DiskSelector, SelectorError};
 pub use text::plain;

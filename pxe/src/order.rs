@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DiskSelector, Hex32};
+use crate::{DiskSelector, Hex32, SealedKeys};
 
 /// One machine's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,8 +57,9 @@ pub struct SessionTicket {
     pub session: u32,
     /// Ed25519 public key that signs the session's announces.
     pub verify_key: Hex32,
-    /// This machine's number in the session's feedback.
-    pub receiver: u64,
+    /// The session's keys, sealed to the agent's key; `None` when the session is not sealed.
+    #[serde(default)]
+    pub keys: Option<SealedKeys>,
 }
 
 /// What becomes of unallocated runs of the disk.

@@ -205,6 +205,8 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
          interface = \"{SERVER_INTERFACE}\"\n\
          rate = \"{rate}\"\n\
          wait_seconds = {wait}\n\
+         # The emulated processors have no AES instructions.\n\
+         cipher = \"chacha20-poly1305\"\n\
          [power.chassis]\n\
          driver = \"command\"\n\
          {on}\n{off}\n{cycle}\n{status}\n",

@@ -96,6 +96,20 @@ pub(super) struct Expect {
 }
 
 impl Expect {
+    /// The same, of a machine to which a server gave a number.
+    pub(super) fn numbered(machine: u32) -> Expect {
+        let report_key = session_key().report_secret().key_of(machine);
+        let membership = Membership {
+            machine,
+            session_key: session_key(),
+            report_key,
+        };
+        Expect {
+            membership: Some(membership),
+            ..Expect::default()
+        }
+    }
+
     /// A session sealed with [`session_key`].
     pub(super) fn sealed() -> Expect {
         Expect {

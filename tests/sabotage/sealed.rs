@@ -130,6 +130,31 @@ pub(super) fn a_recording_is_not_received() -> Result<(), String> {
     })
 }
 
+/// A machine with a number and a key of its own says that it starts again and again.
+pub(super) fn a_machine_takes_little_room() -> Result<(), String> {
+    let mut sender = sender_with(SESSION, 1, &[50_000], Some(seal()));
+    let mut announce = Vec::new();
+    sender.poll_transmit(Instant::ZERO, &mut announce);
+    let (from_sender, from) = addresses();
+    let mut now = Instant::ZERO;
+    for starts in 0..20 {
+        let mut machine = receiver(Expect {
+            starts,
+            ..Expect::numbered(7)
+        });
+        machine.handle_datagram(now, from_sender, &announce);
+        now = now.after(Duration::from_millis(100));
+        machine.handle_timeout(now);
+        let mut report = Vec::new();
+        machine.poll_transmit(now, &mut report);
+        sender.handle_datagram(now, from, &report);
+    }
+    let known = sender.receivers(now).len();
+    promise((1..=4).contains(&known), || {
+        format!("{known} starts of one machine are in the books")
+    })
+}
+
 /// A sender that may seal so many datagrams, and a machine that never has enough.
 pub(super) fn no_number_seals_twice() -> Result<(), String> {
     const MAX: u32 = 300;

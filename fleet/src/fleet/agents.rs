@@ -1,11 +1,13 @@
 //! What agents say: hello, "what is there to do?", and how it goes.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 
 use netflash_imager::Image;
+use netflash_multicast::Membership;
 use netflash_pxe::{
     AgentEvent, EVENTS_MAX, EventKind, EventsAnswer, FlashOrder, Hello, Inventory, JobAnswer,
-    Order, Resolution, SessionTicket, Welcome, plain,
+    Order, Resolution, SealedKeys, SessionTicket, Welcome, plain,
 };
 
 use super::{Fleet, FleetError, event, job_event, now, resolve_among};
@@ -17,6 +19,10 @@ use crate::store::Store;
 
 /// Seconds after which an agent without a job asks again.
 const POLL_SECONDS: u32 = 5;
+
+/// The public key of each machine's agent, with the bearer that is good with it. In memory: after a start of the server
+/// an agent whose key is needed is asked to say hello again.
+pub(super) type AgentKeys = BTreeMap<i64, (String, [u8; 32])>;
 
 /// What a machine fetches over HTTP: who it is, of what, and where it queues.
 pub(crate) struct Beside {
@@ -96,6 +102,10 @@ impl Fleet {
             ));
         }
         store.update_machine(&machine, None)?;
+        self.agent_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(machine.id, (bearer_hash.clone(), hello.agent_key.0));
         let job = self.give_job(store.as_mut(), machine.id, &bearer_hash)?;
         log::info!(
             "agent machine={} job={:?} state=hello",
@@ -231,9 +241,16 @@ impl Fleet {
             .images()?
             .into_iter()
             .find(|image| image.id == job.image);
-        let (Some(session), Some(image)) = (self.sessions.status(job.batch), image) else {
+        let number = u32::try_from(machine)
+            .map_err(|_| FleetError::Refused(format!("machine number {machine} is too large")))?;
+        let (Some((session, membership)), Some(image)) =
+            (self.sessions.ticket(job.batch, number), image)
+        else {
             return Ok(None);
         };
+        let seal =
+            |membership| self.seal_to_agent(&membership, machine, bearer_hash, session.session);
+        let keys = membership.map(seal).transpose()?;
         let before = job.clone();
         job.taken(bearer_hash);
         if job != before {
@@ -253,7 +270,7 @@ impl Fleet {
                     group: session.group,
                     session: session.session,
                     verify_key: session.verify_key,
-                    receiver: receiver_number(bearer_hash),
+                    keys,
                 },
                 free: wish.free,
                 verify: wish.verify,
@@ -261,12 +278,28 @@ impl Fleet {
             last: wish.last,
         }))
     }
-}
 
-/// Each start of the agent is a receiver of its own: what it lacks has nothing to do with what the last one lacked.
-fn receiver_number(bearer_hash: &str) -> u64 {
-    let digits = bearer_hash.get(..16).unwrap_or("0");
-    u64::from_str_radix(digits, 16).unwrap_or(0)
+    /// The keys of a session, for the agent with this bearer and for nobody else.
+    fn seal_to_agent(
+        &self,
+        membership: &Membership,
+        machine: i64,
+        bearer_hash: &str,
+        session: u32,
+    ) -> Result<SealedKeys, FleetError> {
+        let keys = self
+            .agent_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = keys
+            .get(&machine)
+            .filter(|(bearer, _)| bearer == bearer_hash);
+        let (_, agent_key) = known.ok_or(FleetError::Unauthorized)?;
+        let sealed = membership.seal_to(agent_key, session);
+        sealed
+            .map(SealedKeys)
+            .map_err(|error| FleetError::Malformed(error.to_string()))
+    }
 }
 
 /// Complete what is known of a machine by what its agent found.

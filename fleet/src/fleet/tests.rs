@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use netflash_imager::{SealOptions, Source, seal};
+use netflash_multicast::AgentKey;
 use netflash_pxe::{
     AgentEvent, Boot, BootReason, EventKind, Hello, Hex32, Identity, Inventory, JobReport, Mac,
-    Platform, Progress,
+    Order, Platform, Progress,
 };
 use tempfile::TempDir;
 
@@ -276,7 +277,7 @@ fn a_machine_that_comes_back_gets_the_same_job_and_session_and_its_old_agent_is_
     let second = room.fleet.hello(&hello(&room.token(1), 1, 2)).unwrap();
     let ((id, session), (id_again, session_again)) = (order(&first), order(&second));
     assert_eq!((id, session.session), (id_again, session_again.session));
-    assert_ne!(session.receiver, session_again.receiver);
+    assert_ne!(session.keys, session_again.keys);
     assert!(matches!(
         room.fleet.job_of(&first.bearer),
         Err(FleetError::Unauthorized)
@@ -381,4 +382,40 @@ fn two_machines_cannot_share_a_sign() {
         Err(FleetError::Refused(_))
     ));
     room.fleet.remove_machine("b").unwrap();
+}
+
+#[test]
+fn the_keys_of_a_session_are_for_the_agent_that_said_hello() {
+    let room = Room::new("239.192.79.31:9131");
+    room.flash(&["a"]).unwrap();
+    let agent = AgentKey::generate().unwrap();
+    let mut hello = hello(&room.token(1), 1, 1);
+    hello.agent_key = Hex32(agent.public());
+    let welcome = room.fleet.hello(&hello).unwrap();
+    let keys_of = |job: Option<netflash_pxe::Job>| {
+        let Order::Flash(order) = job.expect("there is a job").order;
+        let ticket = order.session;
+        let keys = ticket.keys.expect("sessions are sealed by default");
+        (keys, ticket.session)
+    };
+    let (sealed, session) = keys_of(welcome.job);
+    let membership = agent.open(&sealed.0, session).unwrap();
+    assert_eq!(i64::from(membership.machine), welcome.machine);
+    let stranger = AgentKey::generate().unwrap();
+    assert!(stranger.open(&sealed.0, session).is_err());
+
+    // Asked again it gets the same keys, sealed anew.
+    let answer = room.fleet.job_of(&welcome.bearer).unwrap();
+    let (again, session) = keys_of(answer.job);
+    assert_ne!(again, sealed);
+    let same = agent.open(&again.0, session).unwrap();
+    let (ours, theirs) = (membership.report_key, same.report_key);
+    assert_eq!(ours.as_bytes(), theirs.as_bytes());
+
+    // A server that was started again does not know the agent's key: it asks for the hello.
+    room.fleet.agent_keys.lock().unwrap().clear();
+    let forgotten = room.fleet.job_of(&welcome.bearer);
+    assert!(matches!(forgotten, Err(FleetError::Unauthorized)));
+    assert_eq!(room.fleet.hello(&hello).unwrap().bearer, welcome.bearer);
+    assert!(room.fleet.job_of(&welcome.bearer).unwrap().job.is_some());
 }

@@ -22,6 +22,8 @@ use super::event::ReceiverInfo;
 
 /// Machines known at once, at most.
 const MAX_MACHINES: usize = 4096;
+/// Starts of one machine that are in the books, at most: a machine with a key may invent any number of its own.
+const STARTS_MAX: usize = 4;
 /// Bytes for what all machines together want, at most.
 const MAX_WANTED_BYTES: usize = 256 << 20;
 /// Datagrams a loss is measured over at least.
@@ -30,6 +32,8 @@ const LOSS_WINDOW: u32 = 256;
 #[derive(Debug)]
 struct Machine {
     info: ReceiverInfo,
+    /// What its server calls it; 0 without a server.
+    machine: u32,
     number: u32,
     first_heard: Instant,
     last_heard: Instant,
@@ -104,8 +108,11 @@ impl Machines {
         mut want: impl FnMut(u32, bool),
     ) -> Option<Heard> {
         let joined = !self.known.contains_key(&report.receiver);
-        if joined && !self.make_room() {
-            return None;
+        if joined {
+            self.forget_first_start(report.machine, &mut want);
+            if !self.make_room() {
+                return None;
+            }
         }
         let blocks = self.blocks;
         let machine = self.known.entry(report.receiver).or_insert_with(|| {
@@ -158,6 +165,22 @@ impl Machines {
             machine.ready |= heard.ready;
         }
         Some(heard)
+    }
+
+    /// Room for one more start of `machine`, at the cost of the one heard least recently if there are many.
+    fn forget_first_start(&mut self, machine: u32, want: &mut impl FnMut(u32, bool)) {
+        let ours = |known: &(&u64, &Machine)| known.1.machine == machine && machine != 0;
+        let starts = self.known.iter().filter(ours);
+        if guard!("machine_starts", starts.count() < STARTS_MAX) {
+            return;
+        }
+        let starts = self.known.iter().filter(ours);
+        let oldest = starts.min_by_key(|(_, start)| start.last_heard);
+        if let Some(id) = oldest.map(|(&id, _)| id)
+            && let Some(mut start) = self.known.remove(&id)
+        {
+            start.wanted.replace((0, self.blocks), &[], want);
+        }
     }
 
     /// Room for one machine more, at the cost of one that is done or gone if need be.
@@ -276,6 +299,7 @@ fn new_machine(now: Instant, from: SocketAddr, report: &Report) -> Machine {
             loss: 0.0,
             took: Duration::ZERO,
         },
+        machine: report.machine,
         number: report.number,
         first_heard: now,
         last_heard: now,
