@@ -196,11 +196,15 @@ fn after_a_power_cut_of_the_server_jobs_go_on() -> Result<()> {
     server.add_image()?;
     server.ask(&["machine", "add", "lab1", "--mac", MAC])?;
     server.ask(&["job", "flash", "tiny", "--machines", "lab1", "--yes"])?;
-    let (_, welcome) = server.agent()?.hello(&server.token(MAC)?, 1)?;
+    let token = server.token(MAC)?;
+    let (_, welcome) = server.agent()?.hello(&token, 1)?;
     let server = server.restart()?;
     let bearer = welcome["bearer"].as_str().context("a bearer")?;
-    let (status, answer) = server.agent()?.get("/agent/v1/job", bearer)?;
-    assert_eq!(status, 200, "the same authority, the same bearer");
+    let (status, _) = server.agent()?.get("/agent/v1/job", bearer)?;
+    assert_eq!(status, 401, "the agent's key was in memory only");
+    let (status, answer) = server.agent()?.hello(&token, 1)?;
+    assert_eq!(status, 200, "the same authority, the same token");
+    assert_eq!(answer["bearer"], welcome["bearer"]);
     assert_eq!(answer["job"]["id"], welcome["job"]["id"]);
     let session = |answer: &Value| answer["job"]["order"]["session"]["session"].clone();
     assert_ne!(

@@ -20,6 +20,10 @@ use crate::store::Store;
 /// Seconds after which an agent without a job asks again.
 const POLL_SECONDS: u32 = 5;
 
+/// The public key of each machine's agent, with the bearer that is good with it. In memory: after a start of the server
+/// an agent whose key is needed is asked to say hello again.
+pub(super) type AgentKeys = BTreeMap<i64, (String, [u8; 32])>;
+
 /// What a machine fetches over HTTP: who it is, of what, and where it queues.
 pub(crate) struct Beside {
     pub(crate) desk: Arc<Desk>,

@@ -334,18 +334,22 @@ fn an_agent_speaks_for_its_own_job_only() {
 fn after_a_restart_a_job_goes_on_in_a_new_session() {
     let room = Room::new("239.192.79.9:9109");
     let id = room.flash(&["a"]).unwrap()[0].id;
-    let welcome = room.fleet.hello(&hello(&room.token(1), 1, 1)).unwrap();
+    let hello = hello(&room.token(1), 1, 1);
+    let welcome = room.fleet.hello(&hello).unwrap();
     let before = room.fleet.sessions.all()[0].session;
     let Room { scratch, fleet } = room;
     fleet.sessions.keep_only(&[]);
     drop(fleet);
     let fleet = Room::fleet(&scratch, "239.192.79.9:9110");
     assert_eq!(fleet.job(id).unwrap().state, JobState::Armed);
-    let job = fleet
-        .job_of(&welcome.bearer)
-        .unwrap()
-        .job
-        .expect("its bearer is still good");
+    // The key of its agent was in memory only: it is asked to say hello again.
+    assert!(matches!(
+        fleet.job_of(&welcome.bearer),
+        Err(FleetError::Unauthorized)
+    ));
+    let again = fleet.hello(&hello).unwrap();
+    assert_eq!(again.bearer, welcome.bearer);
+    let job = again.job.expect("its token is still good");
     let netflash_pxe::Order::Flash(order) = job.order;
     assert_ne!(order.session.session, before);
     assert_eq!(order.session.session, fleet.sessions.all()[0].session);
