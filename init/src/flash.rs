@@ -199,6 +199,7 @@ impl Flash<'_> {
             object_id: Some(ObjectId(self.order.image_id.0)),
             search: Some(SEARCH),
             silence: SILENCE,
+            merging: true,
         }
     }
 

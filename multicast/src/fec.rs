@@ -3,8 +3,12 @@
 //! The only file that names the FEC crate. Reed-Solomon at the crate's low rate has the property the
 //! protocol rests on: a short repair stream is a prefix of a longer one, so fresh repair can be made at
 //! any time. The crate panics on some arguments a peer could choose; every bound is checked here first.
+//!
+//! Its transforms go over a whole block at once, which no cache near the processor holds. What is needed most, the
+//! beginning of the stream and the repair of losses below some per cent, is made of short transforms here, see
+//! [`Short`]. It gives what the crate gives, and the tests compare them.
 
-use reed_solomon_simd::engine::{DefaultEngine, Engine, tables, utils};
+use reed_solomon_simd::engine::{DefaultEngine, Engine, ShardsRefMut, tables, utils};
 use reed_solomon_simd::rate::{
     DecoderWork, EncoderWork, LowRateDecoder, LowRateEncoder, RateDecoder, RateEncoder,
 };
@@ -19,11 +23,17 @@ pub const MAX_REPAIR: u16 = 4096;
 /// Source symbols of one block at most.
 pub const MAX_SOURCE: u16 = 16384;
 
-/// Up to so many lost symbols are solved for directly, which costs a quarter of a decode with transforms (measured
-/// at k = 723: 1.4 against 5.5 ms for 8 lost symbols).
-const DIRECT_MAX: usize = 48;
+/// Up to so many lost symbols are solved for one by one, which costs their square; transforms cost the same for any.
+const DIRECT_MAX: usize = 40;
+/// Up to so many lost symbols are solved for by short transforms. The factors of more cost more than the transforms of
+/// the crate (docs/decisions/0007-repair-that-costs-what-was-lost.md).
+const SHORT_MAX: usize = 256;
+/// The shortest transform, in symbols: shorter ones save nothing.
+const PIECE_MIN: usize = 16;
 /// What the engine computes on at a time, in bytes.
 const LANE: usize = 64;
+
+type Lane = [u8; LANE];
 
 /// Why a block cannot be encoded or decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -78,6 +88,7 @@ pub trait Fec {
 pub struct ReedSolomon {
     encoder: Option<EncoderWork>,
     decoder: Option<DecoderWork>,
+    short: Short,
 }
 
 impl ReedSolomon {
@@ -103,6 +114,15 @@ impl Fec for ReedSolomon {
         let k = check(source.len(), symbol_bytes, usize::from(count))?;
         if count == 0 {
             return Ok(Vec::new());
+        }
+        if usize::from(count) <= k.next_power_of_two() {
+            let lanes = self.short.repair(source, symbol_bytes, usize::from(count));
+            let mut repair = vec![0; usize::from(count) * symbol_bytes];
+            let symbols = repair.chunks_exact_mut(symbol_bytes);
+            symbols
+                .zip(lanes.chunks_exact(symbol_bytes.div_ceil(LANE)))
+                .for_each(|(symbol, lanes)| unlane(lanes, symbol));
+            return Ok(repair);
         }
         let bounds = |_| bounds(k, usize::from(count), symbol_bytes);
         let work = self.encoder.take();
@@ -148,8 +168,8 @@ impl Fec for ReedSolomon {
         if have == k {
             return Ok(());
         }
-        // The formula of the direct way holds in the first stretch of the stream.
-        if k - have <= DIRECT_MAX && highest <= k.next_power_of_two() {
+        // The formulas hold in the first stretch of the stream.
+        if k - have <= SHORT_MAX && highest <= k.next_power_of_two() {
             return self.solve(source, symbol_bytes, present, repair);
         }
         let work = self.decoder.take();
@@ -204,56 +224,207 @@ impl ReedSolomon {
         let repair = &repair[..lost.len()];
         let place =
             |slot: u16| usize::from(slot) * symbol_bytes..(usize::from(slot) + 1) * symbol_bytes;
-        let mut syndromes = Vec::with_capacity(lost.len());
+        let mut came = Vec::with_capacity(lost.len());
         for &(number, slot) in repair {
             let symbol = source.get(place(slot)).ok_or(FecError::Symbol { number })?;
-            syndromes.push(lanes(symbol));
+            came.push((number, lanes(symbol)));
         }
         for &slot in &lost {
             source[place(slot)].fill(0);
         }
-        let highest = repair.iter().map(|&(number, _)| number).max().unwrap_or(0);
-        let stream = self.encode(source, symbol_bytes, highest + 1)?;
-        for (syndrome, &(number, _)) in syndromes.iter_mut().zip(repair) {
-            utils::xor(syndrome, &lanes(&stream[place(number)]));
-        }
-
         let first = present.len().next_power_of_two() as u16;
         let rows: Vec<u16> = repair.iter().map(|&(number, _)| first + number).collect();
         let log = &tables::get_exp_log().log;
-        let inverse = cauchy::inverse_logs(&rows, &lost, |element| log[usize::from(element)]);
-        let engine = DefaultEngine::new();
-        let mut product = lanes(&source[..symbol_bytes]);
-        for (&slot, factors) in lost.iter().zip(inverse.chunks_exact(lost.len())) {
-            let mut sum = vec![[0; LANE]; product.len()];
-            for (syndrome, &factor) in syndromes.iter().zip(factors) {
-                product.copy_from_slice(syndrome);
-                engine.mul(&mut product, factor);
-                utils::xor(&mut sum, &product);
-            }
-            unlane(&sum, &mut source[place(slot)]);
+        let inverse = cauchy::Inverse::new(&rows, &lost, |element| log[usize::from(element)]);
+        self.short
+            .syndromes(source, symbol_bytes, &mut came, &inverse.row_logs);
+        let unknown = Unknown {
+            slots: &lost,
+            logs: &inverse.column_logs,
+        };
+        if lost.len() <= DIRECT_MAX {
+            direct(source, symbol_bytes, &came, &unknown);
+        } else {
+            self.short.solve(source, symbol_bytes, &came, &unknown);
         }
         Ok(())
     }
 }
 
-/// A symbol as the engine lays it out: 32 low bytes of elements, then 32 high ones; of a shorter tail each half.
-fn lanes(symbol: &[u8]) -> Vec<[u8; LANE]> {
-    let mut lanes = vec![[0; LANE]; symbol.len().div_ceil(LANE)];
-    for (lane, piece) in lanes.iter_mut().zip(symbol.chunks(LANE)) {
-        let (low, high) = piece.split_at(piece.len() / 2);
-        lane[..low.len()].copy_from_slice(low);
-        lane[LANE / 2..][..high.len()].copy_from_slice(high);
+/// What is solved for: slots of source symbols, and the logarithms of their factors.
+struct Unknown<'a> {
+    slots: &'a [u16],
+    logs: &'a [u16],
+}
+
+/// Each lost symbol as the sum of all syndromes, each divided by the distance of the two.
+fn direct(
+    source: &mut [u8],
+    symbol_bytes: usize,
+    syndromes: &[(u16, Vec<Lane>)],
+    unknown: &Unknown,
+) {
+    let first = (source.len() / symbol_bytes).next_power_of_two() as u16;
+    let log = &tables::get_exp_log().log;
+    let engine = DefaultEngine::new();
+    let mut product = vec![[0; LANE]; symbol_bytes.div_ceil(LANE)];
+    let mut sum = product.clone();
+    for (&slot, &factor) in unknown.slots.iter().zip(unknown.logs) {
+        sum.fill([0; LANE]);
+        for (number, syndrome) in syndromes {
+            product.copy_from_slice(syndrome);
+            let distance = (first + number) ^ slot;
+            engine.mul(&mut product, reciprocal(log[usize::from(distance)]));
+            utils::xor(&mut sum, &product);
+        }
+        engine.mul(&mut sum, factor);
+        unlane(
+            &sum,
+            &mut source[usize::from(slot) * symbol_bytes..][..symbol_bytes],
+        );
     }
+}
+
+/// Sums over a block by transforms of a part of it at a time.
+///
+/// Repair symbol `y` is the sum of `source[x] / (x + y)` over all `x`. Take the part of the block whose numbers differ
+/// in their last bits only, `x = a + v`, and as many repair symbols `y = b + v`: the transform from the one to the other
+/// gives the sums over this part times `Z(a + b)`, where `Z` is zero on all `v`. In the basis of the crate `Z` cuts the
+/// last bits off. So one division for each part, and the way to `y` is gone once, by the sum over all parts. The way
+/// back, from syndromes of repair symbols to lost symbols, has sums of the same form.
+#[derive(Default)]
+struct Short {
+    part: Vec<Lane>,
+    sum: Vec<Lane>,
+}
+
+impl Short {
+    /// The first `count` repair symbols of `source`, at least 1 and at most k rounded up to a power of two.
+    fn repair(&mut self, source: &[u8], symbol_bytes: usize, count: usize) -> &[Lane] {
+        let first = (source.len() / symbol_bytes).next_power_of_two();
+        let size = count.next_power_of_two().max(PIECE_MIN).min(first);
+        let lanes = symbol_bytes.div_ceil(LANE);
+        let log = &tables::get_exp_log().log;
+        let engine = DefaultEngine::new();
+        self.part.resize(size * lanes, [0; LANE]);
+        self.sum.clear();
+        self.sum.resize(size * lanes, [0; LANE]);
+        for (at, symbols) in source.chunks(size * symbol_bytes).enumerate() {
+            let here = symbols.len() / symbol_bytes;
+            let (part, rest) = self.part.split_at_mut(here * lanes);
+            for (symbol, lanes) in symbols
+                .chunks_exact(symbol_bytes)
+                .zip(part.chunks_exact_mut(lanes))
+            {
+                enlane(symbol, lanes);
+            }
+            rest.fill([0; LANE]);
+            let mut shards = ShardsRefMut::new(size, lanes, &mut self.part);
+            engine.ifft(&mut shards, 0, size, here, at * size);
+            engine.mul(&mut self.part, reciprocal(log[(first / size) ^ at]));
+            utils::xor(&mut self.sum, &self.part);
+        }
+        let mut shards = ShardsRefMut::new(size, lanes, &mut self.sum);
+        engine.fft(&mut shards, 0, size, count, first);
+        &self.sum
+    }
+
+    /// Takes from each repair symbol that `came` what `source` explains of it, and multiplies the rest by its factor.
+    fn syndromes(
+        &mut self,
+        source: &[u8],
+        symbol_bytes: usize,
+        came: &mut [(u16, Vec<Lane>)],
+        logs: &[u16],
+    ) {
+        let highest = came.iter().map(|&(number, _)| number).max().unwrap_or(0);
+        let lanes = symbol_bytes.div_ceil(LANE);
+        let engine = DefaultEngine::new();
+        let stream = self.repair(source, symbol_bytes, usize::from(highest) + 1);
+        for ((number, symbol), &factor) in came.iter_mut().zip(logs) {
+            utils::xor(symbol, &stream[usize::from(*number) * lanes..][..lanes]);
+            engine.mul(symbol, factor);
+        }
+    }
+
+    /// The lost symbols from their syndromes.
+    fn solve(
+        &mut self,
+        source: &mut [u8],
+        symbol_bytes: usize,
+        syndromes: &[(u16, Vec<Lane>)],
+        unknown: &Unknown,
+    ) {
+        let highest = syndromes.iter().map(|&(number, _)| number).max();
+        let count = usize::from(highest.unwrap_or(0)) + 1;
+        let k = source.len() / symbol_bytes;
+        let first = k.next_power_of_two();
+        let size = count.next_power_of_two().max(PIECE_MIN).min(first);
+        let lanes = symbol_bytes.div_ceil(LANE);
+        let log = &tables::get_exp_log().log;
+        let engine = DefaultEngine::new();
+        self.sum.fill([0; LANE]);
+        for (number, syndrome) in syndromes {
+            self.sum[usize::from(*number) * lanes..][..lanes].copy_from_slice(syndrome);
+        }
+        let mut shards = ShardsRefMut::new(size, lanes, &mut self.sum);
+        engine.ifft(&mut shards, 0, size, count, first);
+        let mut lost = unknown.slots.iter().zip(unknown.logs).peekable();
+        while let Some((slot, _)) = lost.peek() {
+            let at = usize::from(**slot) / size;
+            self.part.copy_from_slice(&self.sum);
+            let mut shards = ShardsRefMut::new(size, lanes, &mut self.part);
+            engine.fft(&mut shards, 0, size, size.min(k - at * size), at * size);
+            let share = reciprocal(log[(first / size) ^ at]);
+            while let Some((&slot, &factor)) =
+                lost.next_if(|&(&slot, _)| usize::from(slot) / size == at)
+            {
+                let symbol = &mut self.part[usize::from(slot) % size * lanes..][..lanes];
+                let factor = (u32::from(factor) + u32::from(share)) % u32::from(cauchy::ORDER);
+                engine.mul(symbol, factor as u16);
+                unlane(
+                    symbol,
+                    &mut source[usize::from(slot) * symbol_bytes..][..symbol_bytes],
+                );
+            }
+        }
+    }
+}
+
+/// The logarithm of one divided by the element with this logarithm.
+fn reciprocal(log: u16) -> u16 {
+    (cauchy::ORDER - log) % cauchy::ORDER
+}
+
+/// A symbol as the engine lays it out: 32 low bytes of elements, then 32 high ones; of a shorter tail each half.
+fn lanes(symbol: &[u8]) -> Vec<Lane> {
+    let mut lanes = vec![[0; LANE]; symbol.len().div_ceil(LANE)];
+    enlane(symbol, &mut lanes);
     lanes
 }
 
-/// The opposite of [`lanes`].
-fn unlane(lanes: &[[u8; LANE]], symbol: &mut [u8]) {
-    for (lane, piece) in lanes.iter().zip(symbol.chunks_mut(LANE)) {
-        let (low, high) = piece.split_at_mut(piece.len() / 2);
-        low.copy_from_slice(&lane[..low.len()]);
-        high.copy_from_slice(&lane[LANE / 2..][..high.len()]);
+/// Lays a symbol out in as many lanes as it takes.
+fn enlane(symbol: &[u8], lanes: &mut [Lane]) {
+    let (whole, tail) = symbol.split_at(symbol.len() / LANE * LANE);
+    let (full, last) = lanes.split_at_mut(symbol.len() / LANE);
+    full.as_flattened_mut().copy_from_slice(whole);
+    if let [last] = last {
+        let (low, high) = tail.split_at(tail.len() / 2);
+        last.fill(0);
+        last[..low.len()].copy_from_slice(low);
+        last[LANE / 2..][..high.len()].copy_from_slice(high);
+    }
+}
+
+/// The opposite of [`enlane`].
+fn unlane(lanes: &[Lane], symbol: &mut [u8]) {
+    let (full, last) = lanes.split_at(symbol.len() / LANE);
+    let (whole, tail) = symbol.split_at_mut(full.len() * LANE);
+    whole.copy_from_slice(full.as_flattened());
+    if let [last] = last {
+        let (low, high) = tail.split_at_mut(tail.len() / 2);
+        low.copy_from_slice(&last[..low.len()]);
+        high.copy_from_slice(&last[LANE / 2..][..high.len()]);
     }
 }
 
@@ -281,121 +452,4 @@ fn bounds(source_symbols: usize, repair_symbols: usize, symbol_bytes: usize) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, proptest};
-
-    use super::*;
-
-    fn symbols(k: usize, symbol_bytes: usize, seed: u64) -> Vec<u8> {
-        let mut state = seed | 1;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        };
-        (0..k * symbol_bytes).map(|_| next()).collect()
-    }
-
-    /// Which of `k` source symbols are lost, and numbers of as many repair symbols.
-    fn losses() -> impl Strategy<Value = (usize, Vec<u16>, Vec<u16>)> {
-        (1..300_usize).prop_flat_map(|k| {
-            let all: Vec<u16> = (0..k as u16).collect();
-            let stream: Vec<u16> = (0..512).collect();
-            (Just(k), 0..=k).prop_flat_map(move |(k, lost)| {
-                let lost_symbols = proptest::sample::subsequence(all.clone(), lost);
-                (
-                    Just(k),
-                    lost_symbols,
-                    proptest::sample::subsequence(stream.clone(), lost),
-                )
-            })
-        })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn any_k_symbols_give_the_source((k, lost, numbers) in losses(), seed in any::<u64>()) {
-            const SYMBOL: usize = 64;
-            let mut fec = ReedSolomon::new();
-            let source = symbols(k, SYMBOL, seed);
-            let stream = fec.encode(&source, SYMBOL, 512).unwrap();
-            let mut damaged = source.clone();
-            let mut present = vec![true; k];
-            let mut repair = Vec::new();
-            for (&slot, &number) in lost.iter().zip(&numbers) {
-                present[usize::from(slot)] = false;
-                let symbol = &stream[usize::from(number) * SYMBOL..][..SYMBOL];
-                damaged[usize::from(slot) * SYMBOL..][..SYMBOL].copy_from_slice(symbol);
-                repair.push((number, slot));
-            }
-            fec.decode(&mut damaged, SYMBOL, &present, &repair).unwrap();
-            prop_assert_eq!(damaged, source);
-        }
-
-        #[test]
-        fn few_losses_are_mended_by_any_early_repair(
-            k in 64..1100_usize,
-            lost in proptest::collection::btree_set(0..64_u16, 1..=DIRECT_MAX),
-            numbers in proptest::sample::subsequence((0..64_u16).collect::<Vec<_>>(), DIRECT_MAX),
-            seed in any::<u64>(),
-        ) {
-            // Not a multiple of the engine's 64 bytes.
-            const SYMBOL: usize = 90;
-            let mut fec = ReedSolomon::new();
-            let source = symbols(k, SYMBOL, seed);
-            let stream = fec.encode(&source, SYMBOL, 64).unwrap();
-            let (mut damaged, mut present, mut repair) = (source.clone(), vec![true; k], Vec::new());
-            for (&lost, &number) in lost.iter().zip(&numbers) {
-                let slot = usize::from(lost) * (k - 1) / 63;
-                present[slot] = false;
-                let symbol = &stream[usize::from(number) * SYMBOL..][..SYMBOL];
-                damaged[slot * SYMBOL..][..SYMBOL].copy_from_slice(symbol);
-                repair.push((number, slot as u16));
-            }
-            fec.decode(&mut damaged, SYMBOL, &present, &repair).unwrap();
-            prop_assert_eq!(damaged, source);
-        }
-
-        #[test]
-        fn a_short_repair_stream_is_a_prefix_of_a_long_one(k in 1..200_usize, seed in any::<u64>()) {
-            let source = symbols(k, 2, seed);
-            let mut fec = ReedSolomon::new();
-            let long = fec.encode(&source, 2, MAX_REPAIR).unwrap();
-            for count in [1, FIRST_REPAIR, 2 * FIRST_REPAIR, 1000] {
-                let short = fec.encode(&source, 2, count).unwrap();
-                prop_assert_eq!(&long[..short.len()], &short[..]);
-            }
-        }
-    }
-
-    #[test]
-    fn arguments_out_of_bounds_are_errors_and_never_panics() {
-        let mut fec = ReedSolomon::new();
-        assert!(fec.encode(&[0; 9], 3, 1).is_err());
-        assert!(fec.encode(&[0; 9], 2, 1).is_err());
-        assert!(fec.encode(&[], 2, 1).is_err());
-        assert!(fec.encode(&[0; 8], 0, 1).is_err());
-        assert!(fec.encode(&[0; 8], 2, MAX_REPAIR + 1).is_err());
-        let present = [true, true, true, false];
-        assert_eq!(
-            fec.decode(&mut [0; 8], 2, &present, &[]),
-            Err(FecError::TooFew)
-        );
-        assert!(
-            fec.decode(&mut [0; 8], 2, &present, &[(MAX_REPAIR, 3)])
-                .is_err()
-        );
-        assert!(fec.decode(&mut [0; 8], 2, &present, &[(0, 4)]).is_err());
-        assert!(
-            fec.decode(&mut [0; 8], 2, &present, &[(0, 3), (0, 3)])
-                .is_err()
-        );
-        assert!(
-            fec.decode(&mut [0; 8], 2, &present[..3], &[(0, 3)])
-                .is_err()
-        );
-    }
-}
+mod tests;

@@ -35,7 +35,7 @@ pub use guard::{GUARDS, Guard};
 pub use interface::{Interface, InterfaceChoice, InterfaceError, InterfaceList};
 pub use keys::{KeyError, SigningKey, VerifyKey};
 pub use receiver::{
-    Blockage, Health, MAX_NAME_BYTES, Obstacle, Receiver, ReceiverConfig, ReceiverError,
+    Blockage, Health, MAX_NAME_BYTES, Obstacle, Parcel, Receiver, ReceiverConfig, ReceiverError,
     ReceiverEvent, ReceiverStats,
 };
 pub use seal::{

@@ -71,11 +71,16 @@ impl Endpoint {
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         socket.set_write_timeout(Some(SEND_PATIENCE))?;
         socket.bind(&SocketAddrV4::new(address, 0).into())?;
-        Endpoint::from_socket(socket)
+        Endpoint::from_socket(socket, false)
     }
 
     /// A socket that hears `group` on the interface with `address` only; what it sends goes by the routing table.
-    pub(crate) fn receiver(address: Ipv4Addr, group: SocketAddrV4) -> io::Result<Endpoint> {
+    /// With `merging` the kernel may hand over several datagrams as one message.
+    pub(crate) fn receiver(
+        address: Ipv4Addr,
+        group: SocketAddrV4,
+        merging: bool,
+    ) -> io::Result<Endpoint> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
         // Several receivers on one machine hear the same group.
         socket.set_reuse_address(true)?;
@@ -85,15 +90,15 @@ impl Endpoint {
         socket.join_multicast_v4(group.ip(), &address)?;
         socket.set_multicast_if_v4(&address)?;
         socket.set_write_timeout(Some(SEND_PATIENCE))?;
-        Endpoint::from_socket(socket)
+        Endpoint::from_socket(socket, merging)
     }
 
-    fn from_socket(socket: Socket) -> io::Result<Endpoint> {
+    fn from_socket(socket: Socket, merging: bool) -> io::Result<Endpoint> {
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).is_err() {
             socket.set_recv_buffer_size(RECEIVE_BUFFER_MODEST)?;
         }
         // Both are improvements only: an old kernel goes without.
-        let merging = setsockopt(&socket, sockopt::UdpGroSegment, &true).is_ok();
+        let merging = merging && setsockopt(&socket, sockopt::UdpGroSegment, &true).is_ok();
         let counting = setsockopt(&socket, sockopt::RxqOvfl, &1).is_ok();
         log::debug!(
             "socket receive_buffer={} merging={merging} counting={counting}",

@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod courier;
+mod decoder;
 mod detour;
 mod run;
 
@@ -48,6 +49,8 @@ pub struct ReceiveConfig {
     pub search: Option<Duration>,
     /// The session counts as lost when its sender has not been heard for this long.
     pub silence: Duration,
+    /// Whether the kernel may hand over several datagrams merged to one (UDP_GRO).
+    pub merging: bool,
 }
 
 /// What an observer of [`receive`] hears.
@@ -217,7 +220,7 @@ pub fn receive_beside(
     if !group.ip().is_multicast() {
         return Err(ReceiveError::Group(group));
     }
-    let endpoint = Endpoint::receiver(interface.address(), group);
+    let endpoint = Endpoint::receiver(interface.address(), group, config.merging);
     let endpoint = endpoint.map_err(|source| ReceiveError::Open {
         interface: interface.clone(),
         group,

@@ -31,6 +31,7 @@ mod detour;
 mod early;
 mod event;
 mod health;
+mod parcel;
 mod preamble;
 mod reporter;
 mod seals;
@@ -48,6 +49,7 @@ use table::{Table, Taken};
 pub use config::{MAX_NAME_BYTES, ReceiverConfig};
 pub use event::{Obstacle, ReceiverError, ReceiverEvent, ReceiverStats};
 pub use health::{Blockage, Health};
+pub use parcel::Parcel;
 
 /// Reports with which a machine takes its leave.
 const FAREWELLS: u32 = 3;
@@ -186,13 +188,7 @@ impl<F: Fec> Receiver<F> {
             self.keep_early(from, datagram);
             return Some(());
         };
-        let taken = table.take(
-            now,
-            data.block.index(),
-            data.symbol,
-            data.bytes,
-            &mut self.fec,
-        );
+        let taken = table.take(now, data.block.index(), data.symbol, data.bytes);
         match taken {
             Taken::Useful | Taken::Complete { .. } => {
                 let source = table.is_source(data.block.index(), data.symbol);
@@ -203,7 +199,6 @@ impl<F: Fec> Receiver<F> {
             Taken::Duplicate => self.stats.duplicates += 1,
             Taken::Unwanted => self.stats.unwanted += 1,
             Taken::NoRoom => self.stats.no_room += 1,
-            Taken::Broken => self.stats.rejected += 1,
             Taken::Foreign => return None,
         }
         if let Taken::Complete { decoded } = taken {
@@ -238,7 +233,7 @@ impl<F: Fec> Receiver<F> {
         let Some(preamble) = &mut self.standing.preamble else {
             return;
         };
-        match preamble.collect() {
+        match preamble.collect(&mut self.fec) {
             None => {}
             Some(None) => {
                 self.stats.rejected += 1;
@@ -312,15 +307,35 @@ impl<F: Fec> Receiver<F> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
+        // Forged symbols can make a block that does not decode; the next one may be whole.
+        while let Some((block, parcel)) = self.poll_parcel() {
+            match parcel.open(&mut self.fec) {
+                Ok(payload) => return Some(ReceiverEvent::Block { block, payload }),
+                Err(_) => self.reject(block),
+            }
+        }
+        None
+    }
+
+    /// A complete block before it is decoded, for a driver that decodes elsewhere: to be asked before
+    /// [`poll_event`](Receiver::poll_event), which decodes by itself. What does not decode is rejected like what
+    /// the sink refuses.
+    pub fn poll_parcel(&mut self) -> Option<(BlockId, Parcel)> {
         if self.over || !guard!("sink_room", self.has_room) {
             return None;
         }
-        let (index, payload) = self.standing.payload.as_mut()?.deliver()?;
+        let (index, parcel) = self.standing.payload.as_mut()?.deliver()?;
         self.has_room = false;
-        Some(ReceiverEvent::Block {
-            block: BlockId(index),
-            payload,
-        })
+        Some((BlockId(index), parcel))
+    }
+
+    fn reject(&mut self, block: BlockId) {
+        self.stats.rejected += 1;
+        // The sink may have room for the next.
+        self.has_room = true;
+        if let Some(table) = &mut self.standing.payload {
+            table.reject(block.0);
+        }
     }
 
     /// When [`handle_timeout`](Receiver::handle_timeout) is due. Ask again after every other verb.

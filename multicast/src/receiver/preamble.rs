@@ -1,6 +1,7 @@
 //! The preamble on its way in: its blocks, and the proof that they are what the announce promised.
 
 use crate::block::{Layout, ObjectId};
+use crate::fec::Fec;
 use crate::guard::guard;
 
 use super::session::Session;
@@ -32,10 +33,15 @@ impl Preamble {
 
     /// Takes complete blocks out of the table. `None` while some lack, and `Some(None)` when all are
     /// here and are not what was promised: then it begins anew.
-    pub(super) fn collect(&mut self) -> Option<Option<Vec<u8>>> {
-        while let Some((index, payload)) = self.table.deliver() {
-            self.table.accept(index);
-            self.parts[index as usize] = payload;
+    pub(super) fn collect(&mut self, fec: &mut impl Fec) -> Option<Option<Vec<u8>>> {
+        while let Some((index, parcel)) = self.table.deliver() {
+            match parcel.open(fec) {
+                Ok(payload) => {
+                    self.table.accept(index);
+                    self.parts[index as usize] = payload;
+                }
+                Err(_) => self.table.reject(index),
+            }
         }
         if self.table.lacking() > 0 {
             return None;

@@ -5,8 +5,8 @@
 //!   wanted ----------------> open ------------> ready ----------------> delivered
 //!      ^                      |                   |                         |
 //!      +--- pushed out -------+                   |                         | accepted
-//!      +--- does not decode ----------------------+                         v
-//!      +--- rejected ------------------------------------------------- not wanted
+//!      +--- does not decode, or rejected <--------+-------------------------v
+//!                                                                     not wanted
 //! ```
 //!
 //! Blocks that are open or ready hold memory; together never more than [`MAX_OPEN_BYTES`].
@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use crate::block::Layout;
 use crate::clock::Instant;
-use crate::fec::Fec;
 use crate::guard::guard;
 
 use super::assembly::{Assembly, Placed};
+use super::parcel::Parcel;
 
 /// Memory of all blocks that are open or ready.
 pub(super) const MAX_OPEN_BYTES: usize = 24 << 20;
@@ -39,7 +39,7 @@ pub(super) enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     Useful,
-    /// It was the last one lacking. `decoded`: repair symbols were of help.
+    /// It was the last one lacking. `decoded`: repair symbols are of help.
     Complete {
         decoded: bool,
     },
@@ -47,8 +47,6 @@ pub(super) enum Taken {
     Unwanted,
     NoRoom,
     Foreign,
-    /// The block was complete and did not decode; it begins anew.
-    Broken,
 }
 
 #[derive(Debug)]
@@ -57,7 +55,7 @@ pub(super) struct Table {
     symbol_bytes: u16,
     states: Vec<State>,
     open: BTreeMap<u32, Assembly>,
-    ready: VecDeque<(u32, Vec<u8>)>,
+    ready: VecDeque<(u32, Parcel)>,
     open_bytes: usize,
     lacking: u32,
     /// Symbols have had to be dropped for want of memory.
@@ -146,14 +144,7 @@ impl Table {
     }
 
     /// Takes a symbol of the session's symbol size.
-    pub(super) fn take(
-        &mut self,
-        now: Instant,
-        index: u32,
-        number: u16,
-        symbol: &[u8],
-        fec: &mut impl Fec,
-    ) -> Taken {
+    pub(super) fn take(&mut self, now: Instant, index: u32, number: u16, symbol: &[u8]) -> Taken {
         if !guard!("block_bounds", index < self.len()) {
             return Taken::Foreign;
         }
@@ -183,7 +174,7 @@ impl Table {
             Placed::Duplicate => Taken::Duplicate,
             Placed::Foreign => Taken::Foreign,
             Placed::Useful if assembly.deficit() > 0 => Taken::Useful,
-            Placed::Useful => self.complete(index, fec),
+            Placed::Useful => self.complete(index),
         }
     }
 
@@ -198,7 +189,7 @@ impl Table {
             self.open_bytes -= assembly.memory();
         }
         self.open_bytes += self.memory(index);
-        self.ready.push_back((index, payload));
+        self.ready.push_back((index, Parcel::whole(payload)));
         self.set(index, State::Ready);
         true
     }
@@ -209,24 +200,15 @@ impl Table {
         (from..self.len()).find(lacks)
     }
 
-    fn complete(&mut self, index: u32, fec: &mut impl Fec) -> Taken {
+    fn complete(&mut self, index: u32) -> Taken {
         let Some(assembly) = self.open.remove(&index) else {
             return Taken::Foreign;
         };
-        let memory = assembly.memory();
-        let decoded = !assembly.is_plain();
-        match assembly.finish(fec) {
-            Ok(payload) => {
-                self.ready.push_back((index, payload));
-                self.set(index, State::Ready);
-                Taken::Complete { decoded }
-            }
-            Err(_) => {
-                self.open_bytes -= memory;
-                self.set(index, State::Wanted);
-                Taken::Broken
-            }
-        }
+        let parcel = Parcel::of_symbols(assembly);
+        let decoded = parcel.needs_decoding();
+        self.ready.push_back((index, parcel));
+        self.set(index, State::Ready);
+        Taken::Complete { decoded }
     }
 
     /// Whether `bytes` more fit, if need be at the cost of a block that has been idle and lacks more
@@ -259,16 +241,12 @@ impl Table {
         self.open_bytes
     }
 
-    /// The next block that is complete.
-    pub(super) fn deliver(&mut self) -> Option<(u32, Vec<u8>)> {
-        let (index, payload) = self.ready.pop_front()?;
-        let symbol_bytes = usize::from(self.symbol_bytes);
-        self.open_bytes -= payload
-            .len()
-            .next_multiple_of(symbol_bytes)
-            .min(self.open_bytes);
+    /// The next block that is complete. What does not decode after all is to be rejected.
+    pub(super) fn deliver(&mut self) -> Option<(u32, Parcel)> {
+        let (index, parcel) = self.ready.pop_front()?;
+        self.open_bytes -= self.memory(index).min(self.open_bytes);
         self.set(index, State::Delivered);
-        Some((index, payload))
+        Some((index, parcel))
     }
 
     /// The block is right and final.
@@ -311,9 +289,8 @@ mod tests {
     }
 
     fn fill(table: &mut Table, index: u32, symbols: u16) -> Taken {
-        let mut fec = ReedSolomon::new();
         let symbol = [3; SYMBOL as usize];
-        let take = |number| table.take(Instant::ZERO, index, number, &symbol, &mut fec);
+        let take = |number| table.take(Instant::ZERO, index, number, &symbol);
         (0..symbols).map(take).last().unwrap()
     }
 
@@ -325,7 +302,9 @@ mod tests {
         assert_eq!(fill(&mut table, 0, 1), Taken::Duplicate);
         assert_eq!(fill(&mut table, 0, 2), Taken::Complete { decoded: false });
         assert_eq!(fill(&mut table, 0, 1), Taken::Unwanted);
-        assert_eq!(table.deliver(), Some((0, vec![3; 1024])));
+        let (index, parcel) = table.deliver().unwrap();
+        assert_eq!(parcel.open(&mut ReedSolomon::new()), Ok(vec![3; 1024]));
+        assert_eq!(index, 0);
         assert_eq!((table.lacking(), table.open_bytes()), (2, 0));
         table.accept(0);
         assert_eq!(table.lacking(), 1);
@@ -349,7 +328,7 @@ mod tests {
         // Later a poor, idle block makes way.
         let later = Instant::ZERO.after(IDLE);
         let symbol = [3; SYMBOL as usize];
-        let taken = table.take(later, 50, 0, &symbol, &mut ReedSolomon::new());
+        let taken = table.take(later, 50, 0, &symbol);
         assert_eq!(taken, Taken::Useful);
         assert_eq!(table.open().count(), 24);
         assert_eq!(table.lacking(), 100);

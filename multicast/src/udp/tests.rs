@@ -31,7 +31,7 @@ fn batch(segment: usize) -> Vec<u8> {
 }
 
 fn assert_batch_arrives(segmentation: bool, port: u16) {
-    let receiver = Endpoint::receiver(Ipv4Addr::LOCALHOST, group(port)).expect("receiver");
+    let receiver = Endpoint::receiver(Ipv4Addr::LOCALHOST, group(port), true).expect("receiver");
     let sender = Endpoint::sender(Ipv4Addr::LOCALHOST, 1, true).expect("sender");
     sender.segmentation.store(segmentation, Ordering::Relaxed);
     let sent = batch(1000);
@@ -59,7 +59,7 @@ fn a_batch_arrives_as_datagrams_without_segmentation() {
 
 #[test]
 fn an_answer_reaches_the_sender_alone() {
-    let receiver = Endpoint::receiver(Ipv4Addr::LOCALHOST, group(47_013)).expect("receiver");
+    let receiver = Endpoint::receiver(Ipv4Addr::LOCALHOST, group(47_013), true).expect("receiver");
     let sender = Endpoint::sender(Ipv4Addr::LOCALHOST, 1, true).expect("sender");
     receiver
         .send(sender.local_address().expect("bound"), b"deficit", 7)
@@ -73,8 +73,9 @@ fn a_group_nobody_joined_here_is_not_heard() {
     let _other = Endpoint::receiver(
         Ipv4Addr::LOCALHOST,
         SocketAddrV4::new(Ipv4Addr::new(239, 255, 77, 2), 47_014),
+        true,
     );
-    let receiver = Endpoint::receiver(Ipv4Addr::LOCALHOST, group(47_014)).expect("receiver");
+    let receiver = Endpoint::receiver(Ipv4Addr::LOCALHOST, group(47_014), true).expect("receiver");
     let sender = Endpoint::sender(Ipv4Addr::LOCALHOST, 1, true).expect("sender");
     sender
         .send(
@@ -88,7 +89,7 @@ fn a_group_nobody_joined_here_is_not_heard() {
 
 #[test]
 fn an_overflow_is_counted() {
-    let receiver = Endpoint::receiver(Ipv4Addr::LOCALHOST, group(47_015)).expect("receiver");
+    let receiver = Endpoint::receiver(Ipv4Addr::LOCALHOST, group(47_015), true).expect("receiver");
     socket2::SockRef::from(&receiver.socket)
         .set_recv_buffer_size(8_192)
         .expect("small buffer");

@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use super::{ReceiveEvent, ReceiveReport, detour::Detour};
+use super::{ReceiveEvent, ReceiveReport, decoder::Decoder, detour::Detour};
 use crate::{
-    block::{BlockSink, ObjectId, SinkError, Start},
+    block::{BlockId, BlockSink, ObjectId, SinkError, Start, Verdict},
     clock::Instant,
     driver::{pace::HEADER_BYTES, ticks::Ticks},
-    fec::ReedSolomon,
+    fec::{FecError, ReedSolomon},
     receiver::{Obstacle, Receiver, ReceiverError, ReceiverEvent},
     udp::{Endpoint, Inbox},
 };
@@ -66,6 +66,7 @@ enum Ending {
 pub(super) struct Run<'scope, 'env, S> {
     scope: &'scope Scope<'scope, 'env>,
     pub(super) receiver: Receiver<ReedSolomon>,
+    decoder: Decoder,
     endpoint: Endpoint,
     pub(super) ticks: Ticks,
     sink: SinkPlace<'scope, S>,
@@ -93,6 +94,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
         Run {
             scope,
             receiver,
+            decoder: Decoder::start(scope),
             endpoint,
             ticks,
             sink: SinkPlace::Here(sink),
@@ -129,6 +131,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
             if self.receiver.poll_timeout().is_some_and(|due| due <= now) {
                 self.receiver.handle_timeout(now);
             }
+            self.pass_blocks();
             self.pass_events(observer);
             self.pass_obstacle(observer);
             self.send_reports();
@@ -222,14 +225,60 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
         }
     }
 
+    /// Hands complete blocks to the sink, those that must be decoded by way of the decoder.
+    fn pass_blocks(&mut self) {
+        loop {
+            self.tell_pressure();
+            let SinkPlace::Here(sink) = &mut self.sink else {
+                return;
+            };
+            if sink.has_room()
+                && let Some((block, opened)) = self.decoder.poll()
+            {
+                self.deliver(block, opened);
+                continue;
+            }
+            match self.receiver.poll_parcel() {
+                Some((block, parcel)) if parcel.needs_decoding() => {
+                    self.decoder.submit(block, parcel);
+                }
+                Some((block, parcel)) => {
+                    self.deliver(block, parcel.open(&mut ReedSolomon::new()));
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn deliver(&mut self, block: BlockId, opened: Result<Vec<u8>, FecError>) {
+        match (&mut self.sink, opened) {
+            (SinkPlace::Here(sink), Ok(payload)) => sink.deliver(block, payload),
+            // Forged symbols made it; the block comes again.
+            (_, Err(error)) => {
+                log::warn!(
+                    "receiver block={} state=broken reason=\"{error}\"",
+                    block.index()
+                );
+                let verdict = Verdict::Rejected(block);
+                self.receiver.handle_verdict(self.ticks.now(), verdict);
+            }
+            // Not handed out before the survey is back; dropped, the block would only come again.
+            (SinkPlace::Surveying(_) | SinkPlace::Moving, Ok(_)) => {}
+        }
+    }
+
+    fn tell_pressure(&mut self) {
+        let room = match &self.sink {
+            SinkPlace::Here(sink) => sink.has_room() && self.decoder.has_room(),
+            SinkPlace::Surveying(_) | SinkPlace::Moving => false,
+        };
+        let overflow = self.endpoint.overflow();
+        self.receiver
+            .set_pressure(self.backlog_bytes(), room, overflow);
+    }
+
     fn pass_events(&mut self, observer: &mut impl FnMut(ReceiveEvent)) {
         loop {
-            let (backlog, room) = match &self.sink {
-                SinkPlace::Here(sink) => (sink.backlog_bytes(), sink.has_room()),
-                _ => (0, false),
-            };
-            self.receiver
-                .set_pressure(backlog, room, self.endpoint.overflow());
             let Some(event) = self.receiver.poll_event() else {
                 return;
             };
@@ -269,11 +318,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
                 observer(ReceiveEvent::Surveying);
                 self.start_survey(preamble);
             }
-            ReceiverEvent::Block { block, payload } => match &mut self.sink {
-                SinkPlace::Here(sink) => sink.deliver(block, payload),
-                // Not handed out before the survey is back; dropped, the block would only come again.
-                SinkPlace::Surveying(_) | SinkPlace::Moving => {}
-            },
+            ReceiverEvent::Block { block, payload } => self.deliver(block, Ok(payload)),
             ReceiverEvent::Settle => {
                 observer(ReceiveEvent::Settling);
                 self.settling = true;
@@ -354,10 +399,11 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
     }
 
     fn backlog_bytes(&self) -> u64 {
-        match &self.sink {
+        let sink_bytes = match &self.sink {
             SinkPlace::Here(sink) => sink.backlog_bytes(),
-            _ => 0,
-        }
+            SinkPlace::Surveying(_) | SinkPlace::Moving => 0,
+        };
+        sink_bytes + self.decoder.busy_bytes() as u64
     }
 
     fn sleep(&self, busy: bool) -> Result<(), RunError> {
@@ -368,6 +414,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
         let waiting = matches!(self.sink, SinkPlace::Surveying(_))
             || self.settling
             || self.detour.is_out()
+            || self.decoder.is_busy()
             || self.backlog_bytes() > 0;
         let limit = if waiting { SINK_NAP } else { NAP };
         let pause = self.ticks.until(self.receiver.poll_timeout(), limit);
