@@ -1,8 +1,11 @@
 //! Measures netflash beside udpcast and UFTP: the same bytes, the same namespaces, one after the other.
 //!
-//! Each cell of the table runs in a world of its own (see `cell`), so that nothing of one is left in the next.
+//! Each cell of a table runs in a world of its own (see `cell`), so that nothing of one is left in the next. A run
+//! writes the sections of the cases it was asked for into the document and leaves the others as they are.
 
+mod case;
 mod cell;
+mod code;
 mod report;
 mod tool;
 
@@ -15,37 +18,54 @@ use tests::{
     net::{GenerousBuffers, Payload},
 };
 
-use cell::{Cell, Measured};
+use case::Case;
+use cell::{Cell, Measured, World};
 use tool::Tool;
 
 /// What udpcast is given as receive buffer, and may have.
 const BUFFER_BYTES: u32 = 8 << 20;
+/// What the sealed cells share.
+const SECRET: &[u8] = b"not a secret: it is in the source of the bench";
 
-/// Measure netflash, udpcast and UFTP and write a table
+/// Measure netflash, udpcast and UFTP and write tables
 #[derive(Debug, Parser)]
 #[command(
     name = "bench",
-    after_help = "Example:\n  sudo -E bench --out docs/benchmarks.md"
+    after_help = "Example:\n  sudo -E bench --case network,cpu --out docs/benchmarks.md"
 )]
 struct Options {
-    /// File for the table; standard output without it
+    /// What to measure
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "network,offload,cpu,sealed,image,code"
+    )]
+    case: Vec<Case>,
+    /// Document to write the tables into; standard output without it
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Random bytes to send, in MiB
     #[arg(long, default_value_t = 64, value_name = "N")]
     mebibytes: usize,
     /// Numbers of receivers
-    #[arg(long, default_value = "1,4,8", value_delimiter = ',')]
+    #[arg(long, default_value = "8", value_delimiter = ',')]
     receivers: Vec<usize>,
     /// Losses towards each receiver, in per cent
     #[arg(long, default_value = "0,1,5", value_delimiter = ',')]
     loss: Vec<f64>,
-    /// Runs of each cell; the table has the median
+    /// Runs of each cell; the table has the median and the mean
     #[arg(long, default_value_t = 3, value_name = "N")]
     runs: usize,
-    /// Pace of every sender, in Mbit/s
+    /// Pace of every sender where the processors set the limit, in Mbit/s
     #[arg(long, default_value_t = 900, value_name = "N")]
     rate: u32,
+    /// The same for netflash with segmentation offload
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    fast_rate: u32,
+    /// Raw disk with an operating system, for the case `image`
+    #[arg(long, value_name = "DISK")]
+    disk: Option<PathBuf>,
     /// One cell, in the world it is started in: for itself
     #[arg(long, hide = true, value_name = "JSON")]
     cell: Option<String>,
@@ -65,36 +85,59 @@ fn main() -> Result<()> {
         "needs root: sudo -E ./scripts/bench"
     );
     let directory = tempfile::tempdir().context("making room for the payload")?;
-    let payload = Payload::random(directory.path(), options.mebibytes)?;
+    let key = directory.path().join("key");
+    fs::write(&key, SECRET).context("writing the key")?;
+    let random = Payload::random(directory.path(), options.mebibytes)?;
     let _buffers = GenerousBuffers::allow(BUFFER_BYTES)?;
-    let mut cells = Vec::new();
-    for &receivers in &options.receivers {
-        for &loss_percent in &options.loss {
-            for tool in Tool::ALL {
-                let cell = Cell {
-                    tool,
-                    receivers,
-                    loss_percent,
-                    rate_megabits: options.rate,
-                    raw: payload.raw.clone(),
-                    image: payload.image.clone(),
-                    payload_bytes: payload.bytes,
-                };
-                let runs = (0..options.runs).map(|_| in_a_world(&cell));
-                let measured = Measured::median(runs.collect::<Result<_>>()?);
-                eprintln!("{tool} to {receivers} at {loss_percent} %: {measured}");
-                cells.push((cell, measured));
+    for &case in &options.case {
+        let section = match case {
+            Case::Code => code::section()?,
+            Case::Image => {
+                let disk = options
+                    .disk
+                    .as_ref()
+                    .context("the case image needs --disk; ./scripts/bench makes one")?;
+                let directory = tempfile::tempdir().context("making room for the image")?;
+                let payload = Payload::of_used(disk, directory.path())?;
+                section(case, &options, &payload, &key)?
             }
+            _ => section(case, &options, &random, &key)?,
+        };
+        match &options.out {
+            Some(path) => report::replace(path, case, &section)?,
+            None => print!("{section}"),
         }
     }
-    let text = report::render(&cells, options.mebibytes, options.runs, options.rate)?;
-    match &options.out {
-        Some(path) => fs::write(path, text).with_context(|| format!("writing {}", path.display())),
-        None => {
-            print!("{text}");
-            Ok(())
-        }
+    Ok(())
+}
+
+/// Measures the cells of a case.
+fn section(case: Case, options: &Options, payload: &Payload, key: &PathBuf) -> Result<String> {
+    let base = Cell {
+        tool: Tool::Netflash,
+        world: World::default(),
+        rate_megabits: options.rate,
+        fast_megabits: options.fast_rate,
+        merging: true,
+        sample: false,
+        sealed: false,
+        raw: payload.raw.clone(),
+        image: payload.image.clone(),
+        key: key.clone(),
+        payload_bytes: payload.bytes,
+    };
+    let mut cells = Vec::new();
+    for cell in case.cells(&base, &options.receivers, &options.loss) {
+        let runs = (0..options.runs).map(|_| in_a_world(&cell));
+        let measured = Measured::median(runs.collect::<Result<_>>()?);
+        let world = cell.world;
+        eprintln!(
+            "{case:?}: {cell} to {} at {} %: {measured}",
+            world.receivers, world.loss_percent
+        );
+        cells.push((cell, measured));
     }
+    report::section(case, &cells, options.runs)
 }
 
 /// Runs one cell in a process of its own.

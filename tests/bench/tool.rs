@@ -9,11 +9,13 @@ use tests::net::{Hall, Program, netflash};
 use crate::cell::Cell;
 
 /// One of the programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Tool {
     Netflash,
     Udpcast,
     Uftp,
+    /// udpcast between `zstd` and `zstd -d`.
+    UdpcastZstd,
 }
 
 impl Tool {
@@ -27,6 +29,13 @@ impl Tool {
     /// How its programs are called, `RAW`, `IMG`, `N`, `RATE`, `HOSTS` and `OUT` standing for what differs.
     pub(crate) fn command_lines(self) -> [&'static str; 2] {
         match self {
+            Tool::UdpcastZstd => [
+                "zstd -qc RAW | udp-sender --interface eth0 --full-duplex --nopointopoint --min-receivers N --max-wait 20 \
+                 --nokbd --rexmit-hello-interval 200 --retries-until-drop 500 --max-bitrate RATEm \
+                 --mcast-data-address 239.192.78.71 --ttl 1 --no-progress",
+                "udp-receiver --interface eth0 --nokbd --rcvbuf 8m --start-timeout 30 --no-progress | \
+                 zstd -dqf --sparse -o OUT",
+            ],
             Tool::Netflash => [
                 "netflash send IMG --receivers N --rate RATEM --json",
                 "netflash receive OUT --yes --json",
@@ -52,20 +61,35 @@ impl Tool {
                 let file = own.join(raw.file_name().unwrap_or_default());
                 (own.display().to_string(), file.display().to_string())
             }
-            Tool::Netflash | Tool::Udpcast => {
+            Tool::Netflash | Tool::Udpcast | Tool::UdpcastZstd => {
                 (own.display().to_string(), own.display().to_string())
             }
         }
     }
 
     /// Starts the receiver in `namespace`.
-    pub(crate) fn receiver(self, namespace: &str, output: &str) -> Result<Program> {
-        self.start(namespace, self.command_lines()[1], &[("OUT", output)])
+    pub(crate) fn receiver(self, namespace: &str, output: &str, cell: &Cell) -> Result<Program> {
+        let mut line = self.command_lines()[1].to_owned();
+        if self == Tool::Netflash {
+            for (said, option) in [
+                (!cell.merging, " --no-merge"),
+                (cell.sample, " --verify sample"),
+                (cell.sealed, " --key-file KEY"),
+            ] {
+                line.push_str(if said { option } else { "" });
+            }
+        }
+        let key = cell.key.display().to_string();
+        self.start(namespace, &line, &[("OUT", output), ("KEY", &key)])
     }
 
     /// Starts the sender.
     pub(crate) fn sender(self, hall: &Hall, cell: &Cell) -> Result<Program> {
-        let hosts: Vec<String> = (1..=cell.receivers)
+        let mut line = self.command_lines()[0].to_owned();
+        if self == Tool::Netflash && cell.sealed {
+            line.push_str(" --key-file KEY");
+        }
+        let hosts: Vec<String> = (1..=cell.world.receivers)
             .map(|number| hall.address(number))
             .collect();
         let replace = [
@@ -73,14 +97,15 @@ impl Tool {
             ("IMG", cell.image.display().to_string()),
             ("RATE", cell.rate_megabits.to_string()),
             ("HOSTS", hosts.join(",")),
+            ("KEY", cell.key.display().to_string()),
         ];
         let mut replace: Vec<(&str, &str)> = replace
             .iter()
             .map(|(from, to)| (*from, to.as_str()))
             .collect();
-        let count = cell.receivers.to_string();
+        let count = cell.world.receivers.to_string();
         replace.push(("N", &count));
-        self.start(hall.sender(), self.command_lines()[0], &replace)
+        self.start(hall.sender(), &line, &replace)
     }
 
     fn start(self, namespace: &str, line: &str, replace: &[(&str, &str)]) -> Result<Program> {
@@ -93,6 +118,10 @@ impl Tool {
                 known.map_or_else(|| word.to_owned(), |(from, to)| word.replacen(from, to, 1))
             })
             .collect();
+        if self == Tool::UdpcastZstd {
+            let words = ["-c", &words.join(" ")];
+            return Program::start(format!("{self} at {namespace}"), namespace, "sh", words);
+        }
         let program = match words[0].as_str() {
             "netflash" => netflash()?.into_os_string(),
             other => other.into(),
@@ -112,6 +141,7 @@ impl fmt::Display for Tool {
             Tool::Netflash => "netflash",
             Tool::Udpcast => "udpcast",
             Tool::Uftp => "UFTP",
+            Tool::UdpcastZstd => "udpcast + zstd",
         })
     }
 }

@@ -9,6 +9,9 @@ use crate::lab::{LossCount, LossTable, sh};
 
 /// The sender's namespace.
 const SENDER: &str = "s";
+/// Bytes that a limited link may carry at once, and bytes that wait for it.
+const LINK_BURST: u32 = 64 << 10;
+const LINK_QUEUE: u32 = 512 << 10;
 /// Where the kernel keeps the limit of receive buffers.
 const BUFFER_MAX: &str = "/proc/sys/net/core/rmem_max";
 /// The first receiver's last octet, less one.
@@ -67,6 +70,26 @@ impl Hall {
     /// Address of the receiver with this number, from 1.
     pub fn address(&self, number: usize) -> String {
         address(number)
+    }
+
+    /// Lets the sender hand over, and the receivers take, many datagrams as one. Only where nothing is lost: one
+    /// loss would take all of them, and the byte counter misses their headers.
+    pub fn allow_offload(&self) -> Result<()> {
+        let hosts = std::iter::once(SENDER.to_owned()).chain(self.receivers());
+        for name in hosts {
+            let offloads = "tso on gso on gro on tx-udp-segmentation on";
+            sh(&format!("ip netns exec {name} ethtool -K eth0 {offloads}"))?;
+            sh(&format!("ethtool -K {} {offloads}", port(&name)))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the sender's link one of `megabits` per second: a token bucket with as much queue as a small switch.
+    pub fn limit_link(&self, megabits: u32) -> Result<()> {
+        sh(&format!(
+            "tc -n {SENDER} qdisc add dev eth0 root tbf rate {megabits}mbit burst {LINK_BURST} limit {LINK_QUEUE}"
+        ))
+        .map(drop)
     }
 
     /// What the sender's interface sent so far.

@@ -37,13 +37,23 @@ impl Payload {
         Payload::of(&raw, directory)
     }
 
-    /// The image of `raw`, made in `directory` by `netflash image create`.
+    /// The image of `raw`, made in `directory` by `netflash image create`. Everything is sent, so that the result can
+    /// be compared byte by byte.
     pub fn of(raw: &Path, directory: &Path) -> Result<Payload> {
+        Payload::created(raw, directory, &["--used-only=off", "--level=1"])
+    }
+
+    /// The image of `raw` as an operator makes it: what no file system uses is not sent, and does not count.
+    pub fn of_used(raw: &Path, directory: &Path) -> Result<Payload> {
+        Payload::created(raw, directory, &[])
+    }
+
+    fn created(raw: &Path, directory: &Path, options: &[&str]) -> Result<Payload> {
         let image = directory.join("payload.img.zst");
         let program = netflash()?;
-        // Everything is sent, so that the result can be compared byte by byte.
         let made = std::process::Command::new(program)
-            .args(["image", "create", "--used-only=off", "--level=1"])
+            .args(["image", "create"])
+            .args(options)
             .args([raw, &image])
             .output()
             .context("running netflash image create")?;

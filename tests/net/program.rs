@@ -155,6 +155,16 @@ impl Program {
         Ok(child.id())
     }
 
+    /// The most memory it has held so far, in bytes; `None` when it has ended.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid().ok()?)).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+        Some(kibibytes << 10)
+    }
+
     /// When it was started.
     pub fn started(&self) -> Instant {
         self.started
@@ -235,18 +245,18 @@ fn joined(thread: Option<JoinHandle<String>>) -> String {
         .unwrap_or_default()
 }
 
-/// User and system time of a process, from `/proc`.
+/// User and system time of a process and of the children it has waited for, from `/proc`.
 fn cpu_of(pid: Pid) -> Result<Duration> {
     let stat =
         fs::read_to_string(format!("/proc/{pid}/stat")).context("reading its processor time")?;
-    // The name in parentheses may hold blanks; fields 14 and 15 of the whole are 12 and 13 after it.
+    // The name in parentheses may hold blanks; fields 14 to 17 of the whole are 12 to 15 after it.
     let after = stat
         .rsplit_once(')')
         .context("no name in /proc/PID/stat")?
         .1;
     let fields: Vec<&str> = after.split_whitespace().collect();
     let ticks: u64 = fields
-        .get(11..13)
+        .get(11..15)
         .context("/proc/PID/stat is short")?
         .iter()
         .map(|field| field.parse::<u64>().unwrap_or(0))

@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Args;
 use netflash_imager::{
     DeployEvent, DeployObserver, DeployOptions, DeployPhase, DeployReport, FreePolicy, ImageId,
-    Target, TargetOptions,
+    Target, TargetOptions, VerifyPolicy,
 };
 use netflash_multicast::{
     Bypass, InterfaceChoice, ObjectId, ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport,
@@ -74,6 +74,12 @@ pub(crate) struct ReceiveArgs {
     /// What becomes of free space: leave, discard or zero
     #[arg(long, value_name = "POLICY", default_value = "leave", value_parser = parse_free)]
     free: FreePolicy,
+    /// What is read back before it counts: full, or sample (one MiB of 16)
+    #[arg(long, value_name = "POLICY", default_value = "full", value_parser = parse_verify)]
+    verify: VerifyPolicy,
+    /// Take every datagram by itself, as a network card without offload does
+    #[arg(long)]
+    no_merge: bool,
     /// Erase the disk without asking
     #[arg(long)]
     yes: bool,
@@ -104,9 +110,11 @@ pub(crate) fn run(args: &ReceiveArgs, json: bool) -> anyhow::Result<Exit> {
         object_id: args.image_id.map(|id| ObjectId(id.0)),
         search: args.search,
         silence: args.silence,
+        merging: !args.no_merge,
     };
     let deploy_options = DeployOptions {
         free: args.free,
+        verify: args.verify,
         stop: Arc::clone(&stop),
         ..DeployOptions::default()
     };
@@ -246,6 +254,14 @@ fn parse_free(text: &str) -> Result<FreePolicy, String> {
         "discard" => Ok(FreePolicy::Discard),
         "zero" => Ok(FreePolicy::Zero),
         _ => Err("expected leave, discard or zero".to_owned()),
+    }
+}
+
+fn parse_verify(text: &str) -> Result<VerifyPolicy, String> {
+    match text {
+        "full" => Ok(VerifyPolicy::Full),
+        "sample" => Ok(VerifyPolicy::Sample),
+        _ => Err("expected full or sample".to_owned()),
     }
 }
 

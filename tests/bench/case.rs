@@ -1,0 +1,164 @@
+//! What is measured: each case is a kind of network, and the cells that are run in it.
+
+use clap::ValueEnum;
+
+use crate::{
+    cell::{Cell, World},
+    tool::Tool,
+};
+
+/// A question to the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Case {
+    /// A link of 100 Mbit/s: what reaches the machines of what it carries?
+    Network,
+    /// Segmentation offload on, nothing lost: how fast can one sender feed a room?
+    Offload,
+    /// Every datagram by itself, lossy: what does a transfer cost a processor?
+    Cpu,
+    /// The same with and without a key: what does sealing cost?
+    Sealed,
+    /// A whole disk with an operating system, from its image to four disks.
+    Image,
+    /// The erasure code alone: sizes of blocks, losses, and the time of both ends.
+    Code,
+}
+
+impl Case {
+    /// What it is called in the document.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Case::Network => "A link of 100 Mbit/s",
+            Case::Offload => "Segmentation offload, no loss",
+            Case::Cpu => "Every datagram by itself",
+            Case::Sealed => "With a key and without",
+            Case::Image => "A disk with Debian to four machines",
+            Case::Code => "The erasure code",
+        }
+    }
+
+    /// What its figures mean, for the reader of the table.
+    pub(crate) fn meaning(self) -> &'static str {
+        match self {
+            Case::Network => {
+                "The sender's interface is a token bucket of 100 Mbit/s, and every sender is told to keep within it. \
+                 *Share* is the part of the link that reached the machines as payload, times the wire ratio: 1 means \
+                 that no time is lost at all, from the start of the sender to the end of the last receiver."
+            }
+            Case::Offload => {
+                "The interfaces take segmented super-packets, as every network card of the last ten years does. The \
+                 row *unmerged* has receivers that do without `UDP_GRO`. The wire ratio is that of the kernel's \
+                 counter, which sees super-packets. The others send datagram by datagram and gain nothing from it."
+            }
+            Case::Cpu => {
+                "Segmentation offload is off everywhere, so every datagram makes its way alone; the machine's cores \
+                 are the limit. The row *sample* reads one MiB of 16 back instead of everything: the difference is \
+                 what reading back costs, and the others do not read back at all."
+            }
+            Case::Sealed => {
+                "As before, netflash alone, with and without `--key-file` at both ends."
+            }
+            Case::Image => {
+                "From the file on the sender's disk to four disks in memory, over a link of 1 Gbit/s: netflash sends \
+                 its image and verifies; udpcast is fed by `zstd` and feeds `zstd -d`, as people do it."
+            }
+            Case::Code => {
+                "Milliseconds of one core for one block with symbols of 1452 bytes, best of many. *Transforms* is \
+                 the decoder of the crate `reed-solomon-simd`, *ours* what netflash does for so many lost symbols. \
+                 *Wire* is what must be sent for each source symbol so that the unluckiest of 100 machines has \
+                 enough, if blocks are that long."
+            }
+        }
+    }
+
+    /// The cells of this case, in the order of the table. `base` has the payload.
+    pub(crate) fn cells(self, base: &Cell, receivers: &[usize], loss: &[f64]) -> Vec<Cell> {
+        let lossy = loss.iter().flat_map(|&loss_percent| {
+            receivers.iter().map(move |&receivers| {
+                let world = World {
+                    receivers,
+                    loss_percent,
+                    ..World::default()
+                };
+                Cell {
+                    world,
+                    ..base.clone()
+                }
+            })
+        });
+        let programs = |cell: Cell| {
+            Tool::ALL.map(|tool| Cell {
+                tool,
+                ..cell.clone()
+            })
+        };
+        match self {
+            Case::Network => lossy
+                .flat_map(|cell| {
+                    let world = World {
+                        link_megabits: Some(100),
+                        ..cell.world
+                    };
+                    programs(Cell {
+                        world,
+                        rate_megabits: 99,
+                        ..cell
+                    })
+                })
+                .collect(),
+            Case::Cpu => lossy
+                .flat_map(|cell| {
+                    let sample = Cell {
+                        sample: true,
+                        ..cell.clone()
+                    };
+                    let mut cells = programs(cell).to_vec();
+                    cells.insert(1, sample);
+                    cells
+                })
+                .collect(),
+            Case::Offload => receivers
+                .iter()
+                .flat_map(|&receivers| {
+                    let world = World {
+                        receivers,
+                        offload: true,
+                        ..World::default()
+                    };
+                    let cell = Cell {
+                        world,
+                        ..base.clone()
+                    };
+                    let fast = |merging| Cell {
+                        merging,
+                        rate_megabits: base.fast_megabits,
+                        ..cell.clone()
+                    };
+                    let [_, udpcast, uftp] = programs(cell.clone());
+                    [fast(false), fast(true), udpcast, uftp]
+                })
+                .collect(),
+            Case::Sealed => lossy
+                .flat_map(|cell| {
+                    [false, true].map(|sealed| Cell {
+                        sealed,
+                        ..cell.clone()
+                    })
+                })
+                .collect(),
+            Case::Image => [Tool::Netflash, Tool::UdpcastZstd]
+                .map(|tool| Cell {
+                    tool,
+                    world: World {
+                        receivers: 4,
+                        link_megabits: Some(1000),
+                        ..World::default()
+                    },
+                    rate_megabits: 980,
+                    ..base.clone()
+                })
+                .to_vec(),
+            Case::Code => Vec::new(),
+        }
+    }
+}
