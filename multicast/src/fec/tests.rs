@@ -1,3 +1,5 @@
+//! Any k symbols give the block, and short transforms give what the crate gives.
+
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, proptest};
 
 use super::*;
