@@ -5,7 +5,9 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use netflash_multicast::QuerierConfig;
 use serde::Deserialize;
 
 use crate::fallback::Desk;
@@ -158,6 +160,37 @@ pub(crate) struct MulticastConfig {
     pub(crate) wait_seconds: u64,
     /// Whether receivers on the server itself hear the session.
     pub(crate) loopback: bool,
+    /// Whether to ask as IGMP querier where nobody else does.
+    pub(crate) querier: QuerierMode,
+    /// Seconds between two queries.
+    pub(crate) querier_seconds: u64,
+}
+
+/// Whether and how the server asks who listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum QuerierMode {
+    /// By IGMPv3, where nobody is heard asking.
+    Auto,
+    /// The same by IGMPv2, for switches that know no other.
+    V2,
+    /// Never.
+    Off,
+}
+
+impl MulticastConfig {
+    /// How to ask who listens, unless that is switched off.
+    pub(crate) fn querier(&self) -> Option<QuerierConfig> {
+        let version = match self.querier {
+            QuerierMode::Auto => 3,
+            QuerierMode::V2 => 2,
+            QuerierMode::Off => return None,
+        };
+        Some(QuerierConfig {
+            version,
+            interval: Duration::from_secs(self.querier_seconds.max(1)),
+        })
+    }
 }
 
 impl Default for MulticastConfig {
@@ -169,6 +202,8 @@ impl Default for MulticastConfig {
             rate: "900M".to_owned(),
             wait_seconds: 60,
             loopback: false,
+            querier: QuerierMode::Auto,
+            querier_seconds: 125,
         }
     }
 }

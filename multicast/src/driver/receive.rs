@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::{
     chance,
     detour::{Bypass, DetourError, DetourReport},
+    igmp::Reminder,
     ticks::Ticks,
 };
 use crate::{
@@ -48,6 +49,8 @@ pub struct ReceiveConfig {
     pub search: Option<Duration>,
     /// The session counts as lost when its sender has not been heard for this long.
     pub silence: Duration,
+    /// How often the switch is told again, unasked, that this machine listens; `None`: never. Needs root.
+    pub remind: Option<Duration>,
 }
 
 /// What an observer of [`receive`] hears.
@@ -233,6 +236,12 @@ pub fn receive_beside(
         silence: config.silence,
         chance: Box::new(chance::sequence()?),
     };
+    let reminder = config
+        .remind
+        .map(|every| Reminder::start(&interface, *group.ip(), every));
+    if let Some(Err(error)) = &reminder {
+        log::info!("igmp reminder=off reason=\"{error}\"");
+    }
     observer(ReceiveEvent::Open {
         interface: interface.clone(),
     });

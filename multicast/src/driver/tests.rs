@@ -159,6 +159,7 @@ fn receiving(port: u16) -> ReceiveConfig {
         object_id: None,
         search: Some(Duration::from_secs(10)),
         silence: Duration::from_secs(5),
+        remind: None,
     }
 }
 
