@@ -11,6 +11,9 @@ use tests::{
     net::{Blocked, Ended, Hall, Payload, Program, Wall, differing_mebibytes, wait_while},
 };
 
+#[path = "fallback/snooping.rs"]
+mod snooping;
+
 /// Size of the random disk, in MiB.
 const MEBIBYTES: usize = 24;
 /// How long a transfer of it may take on a busy machine.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cmd::{
-    appliance, image, job, lab, machine, power, receive, send, serve, status, store_image,
+    appliance, doctor, image, job, lab, machine, power, receive, send, serve, status, store_image,
 };
 use crate::exit::{Exit, exit_of};
 
@@ -32,6 +32,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Appliance(appliance::ApplianceArgs),
+    Doctor(doctor::DoctorArgs),
     /// Make, check and restore images; enter them into the server
     #[command(subcommand)]
     Image(ImageCommand),
@@ -89,6 +90,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let dir: &Path = &dir;
     match command {
         Command::Appliance(args) => appliance::run(args, json),
+        Command::Doctor(args) => doctor::run(&args, json),
         Command::Image(ImageCommand::File(command)) => image::run(&command, json),
         Command::Image(ImageCommand::Store(command)) => store_image::run(command, dir, json),
         Command::Job(command) => job::run(command, dir, json),

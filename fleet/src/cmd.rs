@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 pub(crate) mod appliance;
+pub(crate) mod doctor;
 pub(crate) mod image;
 pub(crate) mod job;
 pub(crate) mod lab;

@@ -5,7 +5,9 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use netflash_multicast::QuerierConfig;
 use serde::Deserialize;
 
 use crate::fallback::Desk;
@@ -165,6 +167,37 @@ pub(crate) struct MulticastConfig {
     pub(crate) seal: bool,
     /// What they are sealed with.
     pub(crate) cipher: Cipher,
+    /// Whether to ask as IGMP querier where nobody else does.
+    pub(crate) querier: QuerierMode,
+    /// Seconds between two queries.
+    pub(crate) querier_seconds: u64,
+}
+
+/// Whether and how the server asks who listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum QuerierMode {
+    /// By IGMPv3, where nobody is heard asking.
+    Auto,
+    /// The same by IGMPv2, for switches that know no other.
+    V2,
+    /// Never.
+    Off,
+}
+
+impl MulticastConfig {
+    /// How to ask who listens, unless that is switched off.
+    pub(crate) fn querier(&self) -> Option<QuerierConfig> {
+        let version = match self.querier {
+            QuerierMode::Auto => 3,
+            QuerierMode::V2 => 2,
+            QuerierMode::Off => return None,
+        };
+        Some(QuerierConfig {
+            version,
+            interval: Duration::from_secs(self.querier_seconds.max(1)),
+        })
+    }
 }
 
 impl Default for MulticastConfig {
@@ -179,6 +212,8 @@ impl Default for MulticastConfig {
             loopback: false,
             seal: true,
             cipher: Cipher::default(),
+            querier: QuerierMode::Auto,
+            querier_seconds: 125,
         }
     }
 }

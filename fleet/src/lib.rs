@@ -9,6 +9,7 @@ mod config;
 mod confirm;
 mod data_dir;
 mod detour;
+mod doctor;
 mod exit;
 mod fallback;
 mod fleet;

@@ -23,9 +23,11 @@ mod agent;
 mod answer;
 mod boot;
 mod dnsmasq;
+mod querier;
 
 use answer::Web;
 use dnsmasq::Dnsmasq;
+use querier::Querier;
 
 /// How long open requests may take at the end.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -60,6 +62,7 @@ pub(crate) fn serve(
     });
     let address = web.address(None);
     dir.write("trust.img", 0o644, &boot::trust_image(&web, address)?)?;
+    let querier = Querier::start(&config.multicast);
     let dnsmasq = match &config.dhcp {
         Some(dhcp) => Some(Dnsmasq::start(
             &dir,
@@ -78,6 +81,7 @@ pub(crate) fn serve(
         ready(&running)
     }));
     drop(dnsmasq);
+    drop(querier);
     // Stale, it would only cost the next command a refused connection.
     let _ = fs::remove_file(dir.running());
     outcome

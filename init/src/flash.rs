@@ -49,6 +49,8 @@ const SILENCE: Duration = Duration::from_secs(300);
 const SEARCH: Duration = Duration::from_secs(60);
 /// How long multicast may fail before the server is asked for what lacks.
 const MULTICAST_PATIENCE: Duration = Duration::from_secs(10);
+/// How often the switch is told again that this machine listens: less than any ageing time.
+const REMIND: Duration = Duration::from_secs(60);
 /// Span the shown rate is taken over.
 const RATE_SPAN: Duration = Duration::from_secs(5);
 /// Samples of the rate kept.
@@ -209,6 +211,7 @@ impl Flash<'_> {
             search: Some(SEARCH),
             silence: SILENCE,
             merging: true,
+            remind: Some(REMIND),
         })
     }
 

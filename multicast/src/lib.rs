@@ -10,8 +10,10 @@ mod clock;
 mod driver;
 mod fec;
 mod guard;
+mod igmp;
 mod interface;
 mod keys;
+mod querier;
 mod receiver;
 mod seal;
 mod sender;
@@ -28,12 +30,15 @@ pub use driver::{
     ReceiveError, ReceiveEvent, ReceiveReport, SendConfig, SendError, SendEvent, SendReport,
     random_session, receive, receive_beside, send,
 };
+pub use driver::{Examination, HeardSession, ask_who_listens, examine, probe};
 pub use fec::{FIRST_REPAIR, Fec, FecError, MAX_REPAIR, MAX_SOURCE, ReedSolomon};
 #[cfg(feature = "sabotage")]
 pub use guard::Sabotage;
 pub use guard::{GUARDS, Guard};
+pub use igmp::{GroupRecord, Igmp, IgmpError};
 pub use interface::{Interface, InterfaceChoice, InterfaceError, InterfaceList};
 pub use keys::{KeyError, SigningKey, VerifyKey};
+pub use querier::{Querier, QuerierConfig};
 pub use receiver::{
     Blockage, Health, MAX_NAME_BYTES, Obstacle, Parcel, Receiver, ReceiverConfig, ReceiverError,
     ReceiverEvent, ReceiverStats,

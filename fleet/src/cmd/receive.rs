@@ -71,6 +71,10 @@ pub(crate) struct ReceiveArgs {
     /// Go to --http when multicast has failed for this long
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     patience: Duration,
+    /// Tell the switch again so often that this machine listens, for switches
+    /// that snoop without a querier; 0: never. Needs root
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    igmp: Duration,
     /// What becomes of free space: leave, discard or zero
     #[arg(long, value_name = "POLICY", default_value = "leave", value_parser = parse_free)]
     free: FreePolicy,
@@ -111,6 +115,7 @@ pub(crate) fn run(args: &ReceiveArgs, json: bool) -> anyhow::Result<Exit> {
         search: args.search,
         silence: args.silence,
         merging: !args.no_merge,
+        remind: (!args.igmp.is_zero()).then_some(args.igmp),
     };
     let deploy_options = DeployOptions {
         free: args.free,

@@ -11,6 +11,8 @@
 
 mod chance;
 mod detour;
+mod examine;
+mod igmp;
 mod pace;
 mod receive;
 mod send;
@@ -18,6 +20,8 @@ mod ticks;
 
 pub use chance::random_session;
 pub use detour::{Bypass, Detour, DetourError, DetourReport};
+pub use examine::{Examination, HeardSession, examine, probe};
+pub use igmp::ask_who_listens;
 pub use receive::{
     ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport, receive, receive_beside,
 };

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::{
     chance,
     detour::{Bypass, DetourError, DetourReport},
+    igmp::Reminder,
     ticks::Ticks,
 };
 use crate::{
@@ -51,6 +52,8 @@ pub struct ReceiveConfig {
     pub silence: Duration,
     /// Whether the kernel may hand over several datagrams merged to one (UDP_GRO).
     pub merging: bool,
+    /// How often the switch is told again, unasked, that this machine listens; `None`: never. Needs root.
+    pub remind: Option<Duration>,
 }
 
 /// What an observer of [`receive`] hears.
@@ -236,6 +239,12 @@ pub fn receive_beside(
         silence: config.silence,
         chance: Box::new(chance::sequence()?),
     };
+    let reminder = config
+        .remind
+        .map(|every| Reminder::start(&interface, *group.ip(), every));
+    if let Some(Err(error)) = &reminder {
+        log::info!("igmp reminder=off reason=\"{error}\"");
+    }
     observer(ReceiveEvent::Open {
         interface: interface.clone(),
     });

@@ -162,6 +162,7 @@ fn receiving(port: u16) -> ReceiveConfig {
         search: Some(Duration::from_secs(10)),
         silence: Duration::from_secs(5),
         merging: true,
+        remind: None,
     }
 }
 
