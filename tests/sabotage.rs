@@ -34,7 +34,7 @@ const CASES: &[(&str, Proof)] = &[
     ),
     (
         "announce_signature",
-        Room(Check::EveryoneCompletes, 3, &[Fault::Hostile]),
+        Room(Check::OnlyTheRightSessionIsJoined, 3, &[Fault::Hostile]),
     ),
     (
         "block_bounds",

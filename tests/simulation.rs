@@ -166,7 +166,7 @@ fn a_large_room_is_done_as_soon_as_one_machine() {
 
 #[test]
 fn nobody_waits_for_a_machine_that_loses_a_third_or_for_a_slow_disk() {
-    let usual = Crowd::uniform(3, 48, 0.01).with_blocks(32);
+    let usual = Crowd::uniform(3, 30, 0.01).with_blocks(64);
     let mut mixed = usual.clone();
     let seat = usual.seats[0].clone();
     mixed.seats.push(Seat {

@@ -70,7 +70,7 @@ pub fn examine(
     span: Duration,
     stop: &AtomicBool,
 ) -> io::Result<Examination> {
-    let endpoint = Endpoint::receiver(interface.address(), group)?;
+    let endpoint = Endpoint::receiver(interface.address(), group, true)?;
     let igmp = IgmpSocket::open(interface);
     let mut found = Examination {
         deaf: igmp.as_ref().err().map(io::Error::to_string),

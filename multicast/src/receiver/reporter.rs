@@ -53,9 +53,10 @@ pub(super) struct Reporter {
     from: u32,
     burst: u32,
     due: bool,
-    /// Blocks of which the last announce promised less than they lack, when to ask for them, and how often that was
-    /// tried in vain.
+    /// Blocks of which the last announce promised less than they lack, those that were asked for last, when to ask, and
+    /// how often that was tried in vain.
     asks: Vec<u32>,
+    asked_for: Vec<u32>,
     ask_at: Option<Instant>,
     asked: u32,
     /// When it is heard again if nothing happens, after its last report.
@@ -74,6 +75,7 @@ impl Reporter {
             burst: 0,
             due: false,
             asks: Vec::new(),
+            asked_for: Vec::new(),
             ask_at: None,
             asked: 0,
             keep_alive: KEEP_ALIVE,
@@ -110,8 +112,11 @@ impl Reporter {
         self.asks.clear();
         self.asks
             .extend(left.map(|(index, _)| index).take(MAX_ASKS));
+        if !self.asks.iter().any(|index| self.asked_for.contains(index)) {
+            self.asked = 0;
+        }
         if self.asks.is_empty() {
-            (self.ask_at, self.asked) = (None, 0);
+            self.ask_at = None;
         } else if self.ask_at.is_none() {
             let wait = backoff(session.room, self.asked, session.interval, chance());
             self.ask_at = Some(now.after(wait));
@@ -134,6 +139,7 @@ impl Reporter {
             let lacks = |table: &Table| self.asks.iter().any(|&index| table.state(index).1 > 0);
             if standing.payload.as_ref().is_some_and(lacks) {
                 self.asked += 1;
+                self.asked_for.clone_from(&self.asks);
                 self.burst = 0;
                 self.due = true;
             }
