@@ -25,7 +25,8 @@ pub enum Victim {
 /// Plays a script to its end, and then the fair end.
 pub fn play(bytes: &[u8], victim: Victim) {
     let mut script = Unstructured::new(bytes);
-    let mut theatre = Theatre::new();
+    let sealed = script.arbitrary().unwrap_or(false);
+    let mut theatre = Theatre::new(sealed);
     for _ in 0..ACTS_MAX {
         if script.is_empty() || act(&mut script, &mut theatre, victim).is_err() {
             break;
@@ -154,13 +155,13 @@ fn mischief(
     let from = address(script.arbitrary::<u8>()?.into());
     match victim {
         Victim::Receiver => {
-            theatre.excuses.forged_data |= mended;
+            theatre.excuses.forged_data |= mended && !theatre.sealed;
             theatre.machines[number]
                 .receiver
                 .handle_datagram(theatre.now, from, &datagram);
         }
         Victim::Sender => {
-            theatre.excuses.forged_reports |= mended;
+            theatre.excuses.forged_reports |= mended && !theatre.sealed;
             theatre.sender.handle_datagram(theatre.now, from, &datagram);
         }
     }

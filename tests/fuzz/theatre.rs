@@ -5,14 +5,16 @@
 //! [`fair_end`](Theatre::fair_end) lets the rest of the session pass without mischief and demands that
 //! it ends, with everything where it belongs.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use netflash_multicast::{
-    BlockId, Instant, Layout, ObjectId, Rate, Receiver, ReceiverConfig, ReceiverEvent, ReedSolomon,
-    Sender, SenderConfig, SenderEvent, SigningKey, Start, StartRule, Verdict,
+    BlockId, Instant, Membership, ObjectId, Rate, ReedSolomon, Sender, SenderConfig, SenderEvent,
+    SenderSeal, SessionKey, SigningKey, StartRule, Suite,
 };
+
+use crate::machine::{BLOCK_BYTES, Excuses, Machine, layout, preamble, truth};
 
 /// Open blocks and early datagrams of a machine, at most.
 const MAX_HELD_BYTES: usize = (24 + 4) << 20;
@@ -22,8 +24,6 @@ const MAX_ASKED: usize = 8;
 pub const MACHINES: usize = 2;
 /// Datagrams the air holds; older ones are lost.
 pub const AIR: usize = 256;
-/// Bytes of each block of the payload.
-const BLOCK_BYTES: [u32; 5] = [700, 1, 512, 5000, 9000];
 const SYMBOL_BYTES: u16 = 512;
 /// Header of a data datagram.
 const DATA_HEADER: usize = 16;
@@ -34,33 +34,6 @@ const FAIR_STEPS: usize = 20_000;
 /// Datagrams that may leave at one moment before somebody must have gone mad.
 const MOMENT: usize = 5000;
 
-/// What mischief has made impossible to demand.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Excuses {
-    /// Symbols with a right checksum were forged: a sink may be handed wrong bytes, and must notice.
-    pub forged_data: bool,
-    /// Reports with a right checksum were forged: the sender may believe them.
-    pub forged_reports: bool,
-    /// Somebody ended it before its time.
-    pub ended: bool,
-}
-
-/// One machine: the receiver, and a sink that knows the truth.
-pub struct Machine {
-    pub receiver: Receiver,
-    wanted: Vec<bool>,
-    has: Vec<bool>,
-    pending: Vec<(BlockId, bool)>,
-    room: bool,
-    surveying: bool,
-    begun: bool,
-    settling: bool,
-    joined: bool,
-    pub complete: bool,
-    pub over: bool,
-    gave_up: bool,
-}
-
 pub struct Theatre {
     pub now: Instant,
     pub sender: Sender,
@@ -70,170 +43,31 @@ pub struct Theatre {
     /// Towards the sender, with the number of the machine.
     pub reports: VecDeque<(usize, Vec<u8>)>,
     pub excuses: Excuses,
+    pub sealed: bool,
+    /// Numbers of the machines that the sender has heard and not given up.
+    served: BTreeSet<u64>,
     asked: Vec<BlockId>,
     next_sequence: u32,
     finished: bool,
-}
-
-fn truth(block: BlockId) -> Vec<u8> {
-    let bytes = BLOCK_BYTES[block.0 as usize];
-    (0..bytes)
-        .map(|at| (at * 7 + at / 251 + block.0) as u8)
-        .collect()
-}
-
-fn preamble() -> Vec<u8> {
-    (0..1300_u32).map(|at| (at * 3) as u8).collect()
-}
-
-fn layout() -> Layout {
-    Layout::new(BLOCK_BYTES.to_vec()).expect("a small layout is one")
 }
 
 pub fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], port))
 }
 
-impl Machine {
-    fn new(number: usize, now: Instant, wanted: Vec<bool>) -> Machine {
-        let mut draws = number as u32;
-        let config = ReceiverConfig {
-            id: 1 + number as u64,
-            name: format!("machine{number}"),
-            session: Some(77),
-            verify_key: None,
-            object_id: None,
-            silence: Duration::from_secs(30),
-            chance: Box::new(move || {
-                draws = draws.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                draws
-            }),
-        };
-        Machine {
-            receiver: Receiver::new(now, config, ReedSolomon::new()),
-            has: vec![false; wanted.len()],
-            wanted,
-            pending: Vec::new(),
-            room: false,
-            surveying: false,
-            begun: false,
-            settling: false,
-            joined: false,
-            complete: false,
-            over: false,
-            gave_up: false,
-        }
-    }
-
-    /// Takes one event, and checks that it may come now.
-    pub fn take_event(&mut self, excuses: Excuses) -> bool {
-        let Some(event) = self.receiver.poll_event() else {
-            return false;
-        };
-        assert!(!self.over, "an event after the last one: {event:?}");
-        match event {
-            ReceiverEvent::Joined { session, .. } => {
-                assert_eq!(session, 77);
-                self.joined = true;
-            }
-            ReceiverEvent::Preamble(bytes) => {
-                assert_eq!(bytes, preamble());
-                assert!(!self.surveying && !self.begun, "the preamble comes once");
-                self.surveying = true;
-            }
-            ReceiverEvent::Block { block, payload } => {
-                let at = block.0 as usize;
-                assert!(self.room, "a sink without room is handed {block:?}");
-                assert!(
-                    self.begun && self.wanted[at] && !self.has[at],
-                    "{block:?} is not wanted"
-                );
-                assert!(
-                    self.pending.iter().all(|(other, _)| *other != block),
-                    "{block:?} twice"
-                );
-                let right = payload == truth(block);
-                assert!(right || excuses.forged_data, "{block:?} is wrong");
-                self.room = false;
-                self.pending.push((block, right));
-            }
-            ReceiverEvent::Settle => {
-                assert!(self.lacks_nothing() && !self.settling);
-                self.settling = true;
-            }
-            ReceiverEvent::Complete => {
-                assert!(self.lacks_nothing());
-                self.complete = true;
-            }
-            ReceiverEvent::Finished => {
-                assert!(self.complete);
-                self.over = true;
-            }
-            ReceiverEvent::Failed(_) => (self.over, self.gave_up) = (true, true),
-        }
-        true
-    }
-
-    fn lacks_nothing(&self) -> bool {
-        self.begun
-            && self.pending.is_empty()
-            && (0..self.wanted.len()).all(|at| self.has[at] || !self.wanted[at])
-    }
-
-    /// The sink has looked at its disk.
-    pub fn survey(&mut self, now: Instant) {
-        if std::mem::take(&mut self.surveying) {
-            self.begun = true;
-            let (layout, wanted) = (layout(), self.wanted.clone());
-            self.receiver.begin(now, Start { layout, wanted });
-        }
-    }
-
-    /// The sink judges a block it was handed; it may refuse a right one, but never takes a wrong one.
-    pub fn judge(&mut self, now: Instant, which: usize, refuse: bool) {
-        if self.pending.is_empty() {
-            return;
-        }
-        let (block, right) = self.pending.remove(which % self.pending.len());
-        let accepted = right && !refuse;
-        self.has[block.0 as usize] = accepted;
-        self.receiver.handle_verdict(
-            now,
-            match accepted {
-                true => Verdict::Accepted(block),
-                false => Verdict::Rejected(block),
-            },
-        );
-    }
-
-    /// The sink has read back: perhaps a block was written wrong.
-    pub fn settle(&mut self, now: Instant, spoiled: Option<usize>) {
-        if !std::mem::take(&mut self.settling) {
-            return;
-        }
-        let owned: Vec<usize> = (0..self.has.len()).filter(|&at| self.has[at]).collect();
-        if let Some(which) = spoiled.filter(|_| !owned.is_empty()) {
-            let at = owned[which % owned.len()];
-            self.has[at] = false;
-            self.receiver
-                .handle_verdict(now, Verdict::Rejected(BlockId(at as u32)));
-        }
-        self.receiver.handle_verdict(now, Verdict::Settled);
-    }
-
-    pub fn press(&mut self, backlog_bytes: u64, room: bool, overflow: u32) {
-        self.room = room;
-        self.receiver.set_pressure(backlog_bytes, room, overflow);
-    }
-}
-
 impl Theatre {
-    pub fn new() -> Theatre {
+    /// A session before its first word, sealed or not.
+    pub fn new(sealed: bool) -> Theatre {
+        let key = SessionKey::from_bytes([8; 32]);
+        let seal = || {
+            let (secret, suite) = (key.report_secret(), Suite::Aes256Gcm);
+            SenderSeal::with_salt(SessionKey::from_bytes([8; 32]), secret, suite, [3; 16])
+        };
         let config = SenderConfig {
             session: 77,
             object_id: ObjectId(*blake3::hash(&preamble()).as_bytes()),
             signing_key: SigningKey::from_seed(&[5; 32]),
-            seal: None,
+            seal: sealed.then(seal),
             reply_to: None,
             symbol_bytes: SYMBOL_BYTES,
             rate: Rate::Fixed(100_000_000),
@@ -252,11 +86,16 @@ impl Theatre {
             machines: wanted
                 .into_iter()
                 .enumerate()
-                .map(|(at, wanted)| Machine::new(at, now, wanted))
+                .map(|(at, wanted)| {
+                    let membership = sealed.then(|| Membership::of_key(&key));
+                    Machine::new(at, now, wanted, membership)
+                })
                 .collect(),
             air: VecDeque::new(),
             reports: VecDeque::new(),
             excuses: Excuses::default(),
+            sealed,
+            served: BTreeSet::new(),
             asked: Vec::new(),
             next_sequence: 0,
             finished: false,
@@ -289,6 +128,14 @@ impl Theatre {
             |at: usize| u32::from_be_bytes(datagram[at..at + 4].try_into().expect("four bytes"));
         assert_eq!(field(6), self.next_sequence);
         self.next_sequence = self.next_sequence.wrapping_add(1);
+        if self.sealed {
+            let tag = 16;
+            assert_eq!(
+                datagram.len(),
+                DATA_HEADER + usize::from(SYMBOL_BYTES) + tag
+            );
+            return;
+        }
         assert_eq!(datagram.len(), DATA_HEADER + usize::from(SYMBOL_BYTES) + 4);
         let block = BlockId(field(10));
         let symbol = usize::from(u16::from_be_bytes([datagram[14], datagram[15]]));
@@ -338,6 +185,8 @@ impl Theatre {
                     self.asked.push(block);
                     assert!(self.asked.len() <= MAX_ASKED);
                 }
+                SenderEvent::Joined { id, .. } => drop(self.served.insert(id)),
+                SenderEvent::Lost { id, .. } => drop(self.served.remove(&id)),
                 SenderEvent::Finished => self.finished = true,
                 _ => {}
             }
@@ -399,6 +248,11 @@ impl Theatre {
             if self.finished && self.machines.iter().all(out) {
                 return self.judge_the_end();
             }
+            // All broke down before the sender heard of any: it would wait, until somebody ends it.
+            let deserted = self.machines.iter().all(|machine| machine.over);
+            if deserted && self.sender.receivers(self.now).is_empty() {
+                self.sender.end(self.now);
+            }
             let due = self
                 .machines
                 .iter()
@@ -411,7 +265,11 @@ impl Theatre {
                 idle.max(Duration::from_micros(500))
             });
         }
-        panic!("the session does not end");
+        let lacking: Vec<u32> = self.machines.iter().map(|m| m.receiver.lacking()).collect();
+        panic!(
+            "the session does not end: {lacking:?} lacking, {:?}",
+            self.sender
+        );
     }
 
     fn serve_fairly(&mut self, number: usize, excuses: Excuses) {
@@ -435,7 +293,9 @@ impl Theatre {
 
     fn judge_the_end(&self) {
         for (number, machine) in self.machines.iter().enumerate() {
-            let excused = self.excuses.forged_reports || self.excuses.ended;
+            // A session ends without those it never heard, or has not heard for long.
+            let served = self.served.contains(&(1 + number as u64));
+            let excused = self.excuses.forged_reports || self.excuses.ended || !served;
             assert!(
                 machine.complete || excused,
                 "machine {number} did not finish"

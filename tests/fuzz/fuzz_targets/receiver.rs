@@ -3,6 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 
+#[path = "../machine.rs"]
+mod machine;
 #[path = "../script.rs"]
 mod script;
 #[path = "../theatre.rs"]
