@@ -31,9 +31,6 @@ pub(crate) struct Beside {
     pub(crate) image: Arc<Image>,
     pub(crate) board: Board,
 }
-/// The public key of each machine's agent, with the bearer that is good with it. In memory: after a start of the server
-/// an agent whose key is needed is asked to say hello again.
-pub(super) type AgentKeys = BTreeMap<i64, (String, [u8; 32])>;
 
 impl Fleet {
     /// An agent's first words: its token decides which machine it is, and its identity must not contradict.
