@@ -161,6 +161,9 @@ impl Queue {
 }
 
 #[cfg(test)]
+mod crowd;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
