@@ -279,8 +279,8 @@ impl Machines {
         self.first_heard
     }
 
-    /// Loss at the `percent`-th percentile of the machines here, chance taken off.
-    pub(super) fn loss(&self, percent: usize) -> f32 {
+    /// Loss at the `percent`-th percentile of the machines here, chance taken off, once it is known.
+    pub(super) fn loss(&self, percent: usize) -> Option<f32> {
         self.roll.loss(percent)
     }
 

@@ -46,11 +46,6 @@ impl Margin {
         self.loss = loss.clamp(0.0, LOSS_MAX);
     }
 
-    /// The share of the datagrams that is expected to be lost.
-    pub(super) fn loss(&self) -> f32 {
-        self.loss
-    }
-
     /// Repair symbols that go along with `symbols` to `machines`; `last` when little comes after them. None at all
     /// when no loss is seen.
     pub(super) fn extra(&self, symbols: u16, machines: u32, last: bool) -> u16 {

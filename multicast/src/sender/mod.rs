@@ -215,8 +215,8 @@ impl<F: Fec> Sender<F> {
     }
 
     fn take_deficits(&mut self, now: Instant, report: &Report) {
-        let usual = self.demand.margin.loss();
-        let laggard = self.machines.is_laggard(report.receiver, usual);
+        let usual = self.machines.loss(LOSS_PERCENTILE);
+        let laggard = usual.is_some_and(|usual| self.machines.is_laggard(report.receiver, usual));
         let mut raised = false;
         for run in &report.runs {
             let Some(places) = self.demand.places(run.first, run.count) else {
@@ -302,7 +302,7 @@ impl<F: Fec> Sender<F> {
         self.flight.prune(self.sequence);
         self.demand
             .margin
-            .expect_loss(self.machines.loss(LOSS_PERCENTILE));
+            .expect_loss(self.machines.loss(LOSS_PERCENTILE).unwrap_or(0.0));
         self.demand.margin.judge(now);
         let (number, acked) = self.herald.announce(now, self.sequence, ended);
         let served = self.demand.served(MAX_SERVED).into_iter();

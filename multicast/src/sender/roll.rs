@@ -9,6 +9,8 @@ use super::normal::quantile;
 
 /// Losses are sorted into so many drawers, narrower for small losses.
 const DRAWERS: usize = 512;
+/// Machines that must have been measured before the loss of a room is known; a tenth of a small one.
+const MEASURED_MIN: usize = 10;
 
 /// How a machine counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -112,17 +114,21 @@ impl Roll {
     }
 
     /// The loss that `percent` of the machines here do not exceed, 0 to 1, less what chance alone puts between the
-    /// machine in the middle and that one. Machines that were not measured yet do not count.
-    pub(super) fn loss(&self, percent: usize) -> f32 {
-        if self.measured == 0 {
-            return 0.0;
+    /// machine in the middle and that one. Machines that were not measured yet are taken for machines of the middle.
+    /// `None` as long as so few are measured that the first to complain would pass for the room.
+    pub(super) fn loss(&self, percent: usize) -> Option<f32> {
+        if self.measured == 0 || self.measured * 10 < self.active.len().min(MEASURED_MIN * 10) {
+            return None;
         }
-        let rank = (self.measured * percent / 100).min(self.measured - 1);
-        let (high, middle) = (self.ranked(rank), self.ranked(self.measured / 2));
+        let above =
+            self.active.len() - 1 - (self.active.len() * percent / 100).min(self.active.len() - 1);
+        let middle = (self.measured - 1) / 2;
+        let rank = (self.measured - 1).saturating_sub(above).max(middle);
+        let (high, middle) = (self.ranked(rank), self.ranked(middle));
         let mean_weight = (self.weight / self.measured as u64).max(1) as f32;
         let spread = (high * (1.0 - high) / mean_weight).sqrt();
         let luck = quantile((rank as f32 + 0.5) / self.measured as f32).max(0.0) * spread;
-        (high - luck).max(middle.min(high))
+        Some((high - luck).max(middle.min(high)))
     }
 
     /// The loss of the machine that `rank` machines lose less than.
@@ -188,10 +194,24 @@ mod tests {
         (0..200).for_each(|id| roll.change(id, None, standing(id, id as f32 / 1000.0)));
         for percent in [50, 90, 99] {
             let sorted = percent as f32 * 2.0 / 1000.0;
-            let found = roll.loss(percent);
+            let found = roll.loss(percent).unwrap();
             assert!((found - sorted).abs() < 0.003, "{percent}: {found}");
         }
-        assert_eq!(Roll::default().loss(90), 0.0);
+        assert_eq!(Roll::default().loss(90), None);
+    }
+
+    #[test]
+    fn the_first_to_complain_does_not_pass_for_the_room() {
+        let mut roll = Roll::default();
+        let unmeasured = Standing {
+            loss: None,
+            ..standing(0, 0.0).unwrap()
+        };
+        (1..100).for_each(|id| roll.change(id, None, Some(unmeasured)));
+        roll.change(0, None, standing(0, 0.3));
+        assert_eq!(roll.loss(90), None);
+        (1..10).for_each(|id| roll.change(id, Some(unmeasured), standing(0, 0.01)));
+        assert!((roll.loss(90).unwrap() - 0.01).abs() < 0.002);
     }
 
     #[test]
@@ -207,6 +227,7 @@ mod tests {
             };
             roll.change(id, None, Some(standing));
         }
-        assert!((roll.loss(90) - 0.05).abs() < 0.003, "{}", roll.loss(90));
+        let loss = roll.loss(90).unwrap();
+        assert!((loss - 0.05).abs() < 0.003, "{loss}");
     }
 }
