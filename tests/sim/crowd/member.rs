@@ -213,6 +213,10 @@ impl Clock {
             return NEVER;
         }
         let mut at = (i128::from(gone) * 1_000_000 / i128::from(1_000_000 + self.ppm)) as u64;
+        // A clock that is slow shows some moments twice.
+        while at > 0 && self.local(at - 1) >= local {
+            at -= 1;
+        }
         while self.local(at) < local {
             at += 1;
         }
