@@ -21,7 +21,7 @@ use super::table::{State, Table};
 /// know soon that nothing is wrong.
 const KEEP_ALIVE: Duration = Duration::from_millis(150);
 const KEEP_ALIVE_INTERVALS: u32 = 8;
-const KEEP_ALIVE_MIN: Duration = Duration::from_millis(250);
+const KEEP_ALIVE_MIN: Duration = Duration::from_millis(100);
 /// That it is ready is told so often: one report alone may be lost, and the session may wait for it.
 const TELL_READY: u32 = 2;
 /// DONE is repeated this often until it is acknowledged, in rooms of more than `DONE_ROOM` machines in proportion.

@@ -373,7 +373,9 @@ impl<F: Fec> Sender<F> {
         if taken.ends_pass {
             self.demand.passed(now, place);
         }
-        if more == 0 {
+        if taken.ends_need {
+            // What laggards lack of it has to wait: the run is over.
+            self.run = None;
             self.herald.block_sent(now);
         }
         Some(())

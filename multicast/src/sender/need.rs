@@ -17,6 +17,8 @@ pub(super) struct Taken {
     pub(super) symbol: u16,
     /// It was the last one of a pass.
     pub(super) ends_pass: bool,
+    /// It was the last one that others than laggards need.
+    pub(super) ends_need: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -95,11 +97,16 @@ impl Block {
             self.next_source += 1;
             self.next_source - 1
         };
+        let ends_need = self.need == 1;
         self.need = self.need.saturating_sub(1);
         self.laggards = self.laggards.saturating_sub(1);
         let ends_pass = self.passing && self.need == 0;
         self.passing &= !ends_pass;
-        Taken { symbol, ends_pass }
+        Taken {
+            symbol,
+            ends_pass,
+            ends_need,
+        }
     }
 
     fn has_passed(&self) -> bool {
