@@ -9,7 +9,11 @@ mod code;
 mod report;
 mod tool;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -112,7 +116,7 @@ fn main() -> Result<()> {
 }
 
 /// Measures the cells of a case.
-fn section(case: Case, options: &Options, payload: &Payload, key: &PathBuf) -> Result<String> {
+fn section(case: Case, options: &Options, payload: &Payload, key: &Path) -> Result<String> {
     let base = Cell {
         tool: Tool::Netflash,
         world: World::default(),
@@ -123,7 +127,7 @@ fn section(case: Case, options: &Options, payload: &Payload, key: &PathBuf) -> R
         sealed: false,
         raw: payload.raw.clone(),
         image: payload.image.clone(),
-        key: key.clone(),
+        key: key.to_path_buf(),
         payload_bytes: payload.bytes,
     };
     let mut cells = Vec::new();
