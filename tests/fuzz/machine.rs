@@ -35,6 +35,8 @@ pub struct Machine {
     pub complete: bool,
     pub over: bool,
     pub gave_up: bool,
+    /// It heard nothing for so long that it gave up, before the weather became fair.
+    pub lost_before: bool,
 }
 
 /// The payload of a block.
@@ -89,6 +91,7 @@ impl Machine {
             complete: false,
             over: false,
             gave_up: false,
+            lost_before: false,
         }
     }
 

@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use netflash_multicast::{
-    BlockId, Instant, Membership, ObjectId, Rate, ReedSolomon, Sender, SenderConfig, SenderEvent,
-    SenderSeal, SessionKey, SigningKey, StartRule, Suite,
+    BlockId, Instant, Membership, ObjectId, Phase, Rate, ReceiverInfo, ReedSolomon, Sender,
+    SenderConfig, SenderEvent, SenderSeal, SessionKey, SigningKey, StartRule, Suite,
 };
 
 use crate::machine::{BLOCK_BYTES, Excuses, Machine, layout, preamble, truth};
@@ -46,6 +46,8 @@ pub struct Theatre {
     pub sealed: bool,
     /// Numbers of the machines that the sender has heard and not given up.
     served: BTreeSet<u64>,
+    /// At some time nobody was left to serve: the session may be ending, and who joins then comes too late.
+    was_idle: bool,
     asked: Vec<BlockId>,
     next_sequence: u32,
     finished: bool,
@@ -96,6 +98,7 @@ impl Theatre {
             excuses: Excuses::default(),
             sealed,
             served: BTreeSet::new(),
+            was_idle: false,
             asked: Vec::new(),
             next_sequence: 0,
             finished: false,
@@ -171,6 +174,9 @@ impl Theatre {
     pub fn wait(&mut self, span: Duration) {
         self.now = self.now.after(span);
         self.sender.handle_timeout(self.now);
+        let heard = self.sender.receivers(self.now);
+        let idle = |info: &ReceiverInfo| info.gone || info.phase == Phase::Done;
+        self.was_idle |= !heard.is_empty() && heard.iter().all(idle);
         for machine in &mut self.machines {
             machine.receiver.handle_timeout(self.now);
         }
@@ -185,7 +191,9 @@ impl Theatre {
                     self.asked.push(block);
                     assert!(self.asked.len() <= MAX_ASKED);
                 }
-                SenderEvent::Joined { id, .. } => drop(self.served.insert(id)),
+                SenderEvent::Joined { id, .. } if !self.was_idle => {
+                    self.served.insert(id);
+                }
                 SenderEvent::Lost { id, .. } => drop(self.served.remove(&id)),
                 SenderEvent::Finished => self.finished = true,
                 _ => {}
@@ -222,6 +230,11 @@ impl Theatre {
     /// Nobody makes mischief any more: the session ends, and every machine has what it wants.
     pub fn fair_end(&mut self) {
         let excuses = self.excuses;
+        for machine in &mut self.machines {
+            machine.press(0, false, 0);
+            while machine.take_event(excuses) {}
+            machine.lost_before = machine.over;
+        }
         for _ in 0..FAIR_STEPS {
             self.take_sender_events();
             while !self.asked.is_empty() {
@@ -295,7 +308,8 @@ impl Theatre {
         for (number, machine) in self.machines.iter().enumerate() {
             // A session ends without those it never heard, or has not heard for long.
             let served = self.served.contains(&(1 + number as u64));
-            let excused = self.excuses.forged_reports || self.excuses.ended || !served;
+            let excused =
+                self.excuses.forged_reports || self.excuses.ended || !served || machine.lost_before;
             assert!(
                 machine.complete || excused,
                 "machine {number} did not finish"
