@@ -44,6 +44,8 @@ pub struct Theatre {
     pub reports: VecDeque<(usize, Vec<u8>)>,
     pub excuses: Excuses,
     pub sealed: bool,
+    /// The stranger makes checksums right.
+    pub forger: bool,
     /// Numbers of the machines that the sender has heard and not given up.
     served: BTreeSet<u64>,
     /// At some time nobody was left to serve: the session may be ending, and who joins then comes too late.
@@ -97,6 +99,7 @@ impl Theatre {
             reports: VecDeque::new(),
             excuses: Excuses::default(),
             sealed,
+            forger: false,
             served: BTreeSet::new(),
             was_idle: false,
             asked: Vec::new(),
