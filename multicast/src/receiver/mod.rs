@@ -353,7 +353,7 @@ impl<F: Fec> Receiver<F> {
         let Some(session) = &self.standing.session else {
             return;
         };
-        if self.standing.phase != Phase::Surveying {
+        if self.over || self.standing.phase != Phase::Surveying {
             return;
         }
         if start.wanted.len() != start.layout.len() as usize {
@@ -373,7 +373,9 @@ impl<F: Fec> Receiver<F> {
 
     /// What the sink says of a block.
     pub fn handle_verdict(&mut self, now: Instant, verdict: Verdict) {
-        let Some(table) = &mut self.standing.payload else {
+        // A sink that answers after the end is not heard: nothing comes after the last event.
+        let payload = self.standing.payload.as_mut().filter(|_| !self.over);
+        let Some(table) = payload else {
             return;
         };
         match verdict {
