@@ -154,7 +154,15 @@ fn mischief(
         let checksum = crc32fast::hash(&datagram[..body]);
         datagram[body..].copy_from_slice(&checksum.to_be_bytes());
     }
-    let from = address(script.arbitrary::<u8>()?.into());
+    // Mostly under the name of another, as whoever wants to be heard would.
+    let name = match victim {
+        Victim::Receiver => 1,
+        Victim::Sender => 100 + number as u16,
+    };
+    let from = match script.ratio(1, 4)? {
+        true => address(script.arbitrary::<u8>()?.into()),
+        false => address(name),
+    };
     match victim {
         Victim::Receiver => {
             theatre.excuses.forged_data |= mended && !theatre.sealed;
