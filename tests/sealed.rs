@@ -28,7 +28,7 @@ const JUDGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/judge/open_sealed.py")
 /// A file with a secret, as OPERATING.md says to make it.
 fn key_file(directory: &Path) -> Result<PathBuf> {
     let path = directory.join("room.key");
-    sh(&format!("openssl rand -hex 32 > {}", path.display()))?;
+    sh(&format!("openssl rand -hex -out {} 32", path.display()))?;
     Ok(path)
 }
 
