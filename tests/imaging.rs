@@ -141,7 +141,7 @@ fn an_mbr_disk_keeps_the_tables_between_its_logical_partitions() {
 }
 
 #[test]
-fn a_dirty_file_system_is_kept_whole_and_said_to_be() {
+fn a_dirty_file_system_is_refused_unless_every_byte_is_asked_for() {
     let bench = Bench::new();
     let bytes = 80 * MIB;
     let (disk, _) = bench.disk(bytes, 4 * MIB, |disk| {
@@ -159,9 +159,31 @@ fn a_dirty_file_system_is_kept_whole_and_said_to_be() {
     file.write_all_at(&[flag[0] | 4], 4 * MIB + 1024 + 0x60)
         .unwrap();
     let out = bench.path("a.img.zst");
-    let made = netflash().args(["create", &disk, &out]).output().unwrap();
+    let refused = netflash().args(["create", &disk, &out]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    for word in [
+        "partition 1 (ext4): its journal",
+        "mount and unmount it once",
+        "--whole=1",
+    ] {
+        assert!(said(&refused).contains(word), "{}", said(&refused));
+    }
+    assert!(!Path::new(&out).exists());
+    let absent = netflash()
+        .args(["create", "--whole=7", &disk, &out])
+        .output()
+        .unwrap();
     assert!(
-        said(&made).contains("partition 1 (ext4) is kept whole: its journal"),
+        said(&absent).contains("no partition 7 to keep whole; the source has 1"),
+        "{}",
+        said(&absent)
+    );
+    let made = netflash()
+        .args(["create", "--whole=1", &disk, &out])
+        .output()
+        .unwrap();
+    assert!(
+        said(&made).contains("partition 1 (ext4) is kept whole as asked, though its journal"),
         "{}",
         said(&made)
     );

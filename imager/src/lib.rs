@@ -32,6 +32,7 @@ mod target;
 #[cfg(test)]
 mod testing;
 mod verify;
+mod whole;
 
 pub use bytes::Malformed;
 pub use deploy::{
@@ -53,8 +54,10 @@ pub use manifest::{
 pub use mask::mask_frame;
 pub use partition::{BootModes, Partition};
 pub use plan::{BLOCK_BYTES_MAX, BLOCK_FRAMES_MAX, Plan, PlanBlock};
+pub use scan::Refusal;
 pub use seal::{SealError, SealOptions, SealProgress, Sealed, seal};
 pub use source::{Source, SourceError};
 pub use tables::{Gpt, Tables};
 pub use target::{Target, TargetError, TargetOptions};
 pub use verify::{BadFrame, Verification, VerifyError, verify};
+pub use whole::{Whole, WholeError};

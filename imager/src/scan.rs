@@ -9,17 +9,26 @@ use crate::extent::UNIT_BYTES;
 use crate::partition::Partition;
 use crate::read_at::{ReadAt, Slice};
 use crate::tables::Tables;
+use crate::whole::Whole;
 
 mod checksum;
 mod ext;
 mod fs;
 mod gpt;
 mod mbr;
+mod refusal;
+mod volume;
+
+pub use refusal::Refusal;
+use volume::{Obstacle, drop_smallest};
 
 /// The end of a disk is never called free: firmware RAID and dynamic disks keep metadata there.
 const NEVER_FREE_AT_END: u64 = 1 << 20;
 
 const SECTOR_SIZES: [u32; 2] = [512, 4096];
+
+/// Most free ranges kept of a disk, whatever it has of volumes; beyond, the smallest count as used.
+const FREE_RANGES_MAX: usize = 2 << 20;
 
 /// What was found on a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +39,26 @@ pub(crate) struct Scan {
     pub(crate) free: Vec<Range<u64>>,
     /// What a person should know, in sentences.
     pub(crate) notes: Vec<String>,
+    /// Partitions that should not be captured as they are.
+    pub(crate) refusals: Vec<Refusal>,
 }
 
-/// Scans `disk`, whose sector size is `sector_bytes` when that is known. A table that contradicts
-/// itself is no table; only a disk that cannot be read is an error.
-pub(crate) fn scan(disk: &dyn ReadAt, sector_bytes: Option<u32>) -> io::Result<Scan> {
+/// Scans `disk`, whose sector size is `sector_bytes` when that is known, and asks every file system
+/// but those of `whole` what is free. A table that contradicts itself is no table; only a disk that
+/// cannot be read is an error.
+pub(crate) fn scan(
+    disk: &dyn ReadAt,
+    sector_bytes: Option<u32>,
+    whole: &Whole,
+) -> io::Result<Scan> {
+    let mut scan = scan_tables(disk, sector_bytes)?;
+    scan.look_into_partitions(disk, whole)?;
+    scan.tidy_free(disk.raw_bytes());
+    Ok(scan)
+}
+
+/// The tables of `disk`, and where its partitions lie, without a look into them.
+pub(crate) fn scan_tables(disk: &dyn ReadAt, sector_bytes: Option<u32>) -> io::Result<Scan> {
     let sector_bytes = match sector_bytes {
         Some(known) => known,
         None => guess_sector_bytes(disk)?,
@@ -48,10 +72,9 @@ pub(crate) fn scan(disk: &dyn ReadAt, sector_bytes: Option<u32>) -> io::Result<S
         partitions: Vec::new(),
         free: Vec::new(),
         notes: Vec::new(),
+        refusals: Vec::new(),
     };
     scan.read_tables(disk, sector_bytes)?;
-    scan.look_into_partitions(disk)?;
-    scan.tidy_free(disk.raw_bytes());
     Ok(scan)
 }
 
@@ -125,28 +148,45 @@ impl Scan {
         }
     }
 
-    fn look_into_partitions(&mut self, disk: &dyn ReadAt) -> io::Result<()> {
+    fn look_into_partitions(&mut self, disk: &dyn ReadAt, whole: &Whole) -> io::Result<()> {
         for index in 0..self.partitions.len() {
             let range = self.partitions[index].start_bytes..self.partitions[index].end_bytes();
             let view = Slice::new(disk, range.clone());
-            let (found, ext) = fs::identify(&view)?;
-            let free = match ext {
-                Some(ext) if self.overlaps_another(index) => {
-                    Err(format!("the {} overlaps another partition", ext.version()))
-                }
-                Some(_) if self.tables.lba0.is_none() => Err("there is no partition table".into()),
-                Some(ext) => ext.free(&view)?,
-                None => Ok(Vec::new()),
+            let found = fs::identify(&view)?;
+            let free = if self.overlaps_another(index) {
+                Err(Obstacle::unknown("it overlaps another partition"))
+            } else if self.tables.lba0.is_none() {
+                Err(Obstacle::unknown("there is no partition table"))
+            } else {
+                (found.reader)(&view)
             };
             let partition = &mut self.partitions[index];
             partition.used_bytes = partition.bytes;
-            partition.fs = found.fs.to_owned();
-            partition.uuid = found.uuid;
-            if !found.label.is_empty() {
-                partition.label = found.label;
+            partition.fs = found.facts.fs.to_owned();
+            partition.uuid = found.facts.uuid;
+            if !found.facts.label.is_empty() {
+                partition.label = found.facts.label;
             }
+            let free = free.and_then(|mut free| {
+                partition.label = free
+                    .label
+                    .take()
+                    .unwrap_or(std::mem::take(&mut partition.label));
+                let notes = std::mem::take(&mut free.notes);
+                Ok((free.proved(partition.bytes)?, notes))
+            });
+            let asked_whole = whole.has(partition.number);
             match free {
-                Ok(free) => {
+                Err(Obstacle::Unsafe { found, .. }) if asked_whole => {
+                    let place = place(partition);
+                    self.notes
+                        .push(format!("{place} is kept whole as asked, though {found}"));
+                }
+                _ if asked_whole => {}
+                Ok((free, notes)) => {
+                    let place = place(partition);
+                    self.notes
+                        .extend(notes.iter().map(|note| format!("{place}: {note}")));
                     partition.used_bytes -= free
                         .iter()
                         .map(|range| range.end - range.start)
@@ -155,17 +195,21 @@ impl Scan {
                         free.into_iter()
                             .map(|f| range.start + f.start..range.start + f.end),
                     );
+                    drop_smallest(&mut self.free, FREE_RANGES_MAX);
                 }
-                Err(reason) => {
-                    let place = match partition.number {
-                        0 => "the disk".to_owned(),
-                        number => format!("partition {number}"),
-                    };
-                    self.notes.push(format!(
-                        "{place} ({}) is kept whole: {reason}",
-                        partition.fs
-                    ));
+                Err(Obstacle::Read(error)) => return Err(error),
+                // A place for a boot loader is no file system, and small.
+                Err(Obstacle::Unknown(_)) if partition.kind == gpt::TYPE_BIOS_BOOT => {}
+                Err(Obstacle::Unknown(reason)) => {
+                    let place = place(partition);
+                    self.notes.push(format!("{place} is kept whole: {reason}"));
                 }
+                Err(Obstacle::Unsafe { found, remedy }) => self.refusals.push(Refusal {
+                    number: partition.number,
+                    place: place(partition),
+                    found,
+                    remedy,
+                }),
             }
         }
         Ok(())
@@ -199,6 +243,18 @@ impl Scan {
             push_whole_units(&mut tidy, start..end);
         }
         self.free = tidy;
+    }
+}
+
+/// A partition in words: `partition 2 (ext4)`.
+fn place(partition: &Partition) -> String {
+    let place = match partition.number {
+        0 => "the disk".to_owned(),
+        number => format!("partition {number}"),
+    };
+    match partition.fs.as_str() {
+        "" => place,
+        fs => format!("{place} ({fs})"),
     }
 }
 

@@ -7,8 +7,8 @@
 //!  then: tables and facts read back from NAME.part, manifest, seek table, fsync, rename, fsync
 //! ```
 //!
-//! What is on the disk is read from the frames just stored, not from the source once more: the
-//! manifest speaks of the data the image holds, also when the source was a pipe.
+//! Tables are read from the frames just stored once more: the manifest speaks of the data the image
+//! holds, also when the source was a pipe.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -29,14 +29,17 @@ use crate::mask::mask;
 use crate::part_file::PartFile;
 use crate::partition::Partition;
 use crate::read_at::ReadAt;
-use crate::scan::{Scan, scan};
+use crate::scan::{Refusal, Scan, scan, scan_tables};
 
+use crate::seal::consent::{check_consent, numbers, same_places, sentences};
 use crate::seal::pipeline::{Piece, run};
 use crate::seek_table::{self, Entry, SKIPPABLE_HEADER_BYTES, SKIPPABLE_MAGIC};
 use crate::source::Source;
 use crate::stored::StoredDisk;
 use crate::tables::Tables;
+use crate::whole::Whole;
 
+mod consent;
 mod pipeline;
 
 /// How a disk is sealed.
@@ -44,6 +47,8 @@ mod pipeline;
 pub struct SealOptions {
     /// Leave out what is proved to be free.
     pub used_only: bool,
+    /// Partitions kept byte for byte all the same, also when that is refused otherwise.
+    pub whole: Whole,
     /// zstd level, 1 (fast) to 19 (small).
     pub level: i32,
     /// A note for people.
@@ -101,6 +106,23 @@ pub enum SealError {
         /// The image.
         path: PathBuf,
     },
+    /// Partitions whose image would be useless or wrong.
+    #[error("not safe to capture: {}", sentences(partitions))]
+    Unsafe {
+        /// Each with what to do.
+        partitions: Vec<Refusal>,
+    },
+    /// A partition asked for whole is not there.
+    #[error(
+        "there is no partition {number} to keep whole; the source has {}",
+        numbers(there)
+    )]
+    NoPartition {
+        /// As asked for.
+        number: u32,
+        /// Those of the source.
+        there: Vec<u32>,
+    },
     /// Another table or other partitions were found after reading than before.
     #[error("the source changed while it was read; capture a disk that is not in use")]
     Changed,
@@ -150,10 +172,14 @@ pub fn seal(
     let sector_bytes = source.disk().and_then(|disk| disk.sector_bytes());
     let before = match source.disk() {
         Some(disk) => {
-            Some(scan(disk, sector_bytes).map_err(|source| SealError::Read { offset: 0, source })?)
+            let found = scan(disk, sector_bytes, &options.whole);
+            Some(found.map_err(|source| SealError::Read { offset: 0, source })?)
         }
         None => None,
     };
+    if let Some(found) = &before {
+        check_consent(found, options)?;
+    }
     let usage = source.disk().and_then(|disk| disk.usage());
     let mut notes: Vec<String> = usage
         .map(|usage| format!("the source is in use and may change under our hands: {usage}"))
@@ -181,29 +207,44 @@ pub fn seal(
         out.flush().map_err(write_error)?;
     }
 
-    let after = draft.scan(part.file(), sector_bytes).map_err(write_error)?;
-    let changed = before.as_ref().is_some_and(|found| {
-        found.tables != after.tables || !same_partitions(&found.partitions, &after.partitions)
-    });
-    if changed {
-        return Err(SealError::Changed);
-    }
+    let stored = draft.disk(part.file()).map_err(write_error)?;
+    let found = match before {
+        Some(before) => {
+            let after = scan_tables(&stored, sector_bytes).map_err(write_error)?;
+            if before.tables != after.tables || !same_places(&before.partitions, &after.partitions)
+            {
+                return Err(SealError::Changed);
+            }
+            before
+        }
+        None => {
+            let mut found = scan(&stored, sector_bytes, &options.whole).map_err(write_error)?;
+            found.notes.clear();
+            if options.used_only {
+                let note = "a stream is kept whole: free space is only told from a file or device";
+                found.notes.push(note.into());
+            }
+            found
+        }
+    };
+    drop(stored);
     let data_end = draft
-        .mask_tables(part.file(), &after.tables)
+        .mask_tables(part.file(), &found.tables)
         .map_err(write_error)?;
-    let manifest = Manifest::new(&draft.parts(&after, data_end, options))?;
+    let manifest = Manifest::new(&draft.parts(&found, data_end, options))?;
     write_tail(part.file(), &manifest).map_err(write_error)?;
     part.finish(output).map_err(write_error)?;
 
-    match before {
-        Some(found) => notes.extend(found.notes),
-        None if options.used_only => {
-            notes.push(
-                "a stream is kept whole: free space is only told from a file or device".into(),
-            );
-        }
-        None => {}
-    }
+    notes.extend(found.notes);
+    notes.extend(found.refusals.iter().map(|refusal| {
+        let Refusal {
+            place,
+            found,
+            remedy,
+            ..
+        } = refusal;
+        format!("{place} is kept as it is, though {found}; next time, {remedy}")
+    }));
     Ok(Sealed {
         manifest: Arc::new(manifest),
         notes,
@@ -237,11 +278,9 @@ impl Draft {
         self.hashes.extend(piece.hash);
     }
 
-    fn scan(&self, file: &File, sector_bytes: Option<u32>) -> io::Result<Scan> {
-        scan(
-            &StoredDisk::new(file, &self.offsets, self.extents.raw_bytes())?,
-            sector_bytes,
-        )
+    /// What was stored, as a disk.
+    fn disk<'a>(&'a self, file: &'a File) -> io::Result<StoredDisk<'a>> {
+        StoredDisk::new(file, &self.offsets, self.extents.raw_bytes())
     }
 
     /// Hashes the few frames with tables once more, now that it is known where tables are. Gives
@@ -318,15 +357,6 @@ fn min_target_bytes(data_end: u64, raw_bytes: u64, found: &Scan) -> u64 {
         .as_ref()
         .map_or(0, |gpt| gpt.entries_sectors(sector_bytes) + 1);
     (end + backup * u64::from(sector_bytes)).min(raw_bytes)
-}
-
-fn same_partitions(before: &[Partition], after: &[Partition]) -> bool {
-    let places = |list: &[Partition]| {
-        list.iter()
-            .map(|p| (p.number, p.start_bytes, p.bytes))
-            .collect::<Vec<_>>()
-    };
-    places(before) == places(after)
 }
 
 /// Appends the manifest and the seek table behind the frames.

@@ -12,7 +12,7 @@ use crate::extent::ExtentKind;
 use crate::id::FrameId;
 use crate::image::{Image, ImageError, Unpacking};
 use crate::mask::mask_frame;
-use crate::scan::scan;
+use crate::scan::scan_tables;
 
 /// Most damaged frames that are listed one by one.
 const LISTED_MAX: usize = 100;
@@ -117,7 +117,7 @@ pub fn verify(
     bad.sort_by_key(|entry| entry.frame);
     let bad_frames = bad.len() as u32;
     bad.truncate(LISTED_MAX);
-    let tables_right = match scan(&image.disk()?, Some(manifest.sector_bytes())) {
+    let tables_right = match scan_tables(&image.disk()?, Some(manifest.sector_bytes())) {
         Ok(found) => found.tables == *manifest.tables(),
         // The damaged frame that keeps the tables from being read is in the list already.
         Err(_) if bad_frames > 0 => false,

@@ -136,6 +136,7 @@ fn image(dir: &Path) -> (Image, Vec<u8>) {
 fn sealed(source: &Path, dir: &Path) -> Image {
     let options = SealOptions {
         used_only: true,
+        whole: Default::default(),
         level: 1,
         note: String::new(),
         parent: None,

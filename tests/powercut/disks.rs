@@ -98,6 +98,7 @@ pub(crate) fn image(dir: &Path, name: &str, used_only: bool) -> Image {
     let source = Source::open(&dir.join(format!("{name}.raw")), dir).expect("the raw disk");
     let options = SealOptions {
         used_only,
+        whole: Default::default(),
         level: 1,
         note: String::new(),
         parent: None,

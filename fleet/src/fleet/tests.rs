@@ -95,6 +95,7 @@ fn tiny_image(scratch: &TempDir) -> PathBuf {
     let source = Source::open(&raw, scratch.path()).unwrap();
     let options = SealOptions {
         used_only: true,
+        whole: Default::default(),
         level: 1,
         note: String::new(),
         parent: None,

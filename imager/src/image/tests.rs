@@ -18,6 +18,7 @@ use crate::{
 fn options(used_only: bool) -> SealOptions {
     SealOptions {
         used_only,
+        whole: Default::default(),
         level: 1,
         note: "of a test".into(),
         parent: None,

@@ -6,11 +6,10 @@
 //!
 //! Layout: <https://docs.kernel.org/filesystems/ext4/>.
 
-use std::io;
-use std::ops::Range;
-
 use crate::read_at::{Fields, ReadAt, read_array};
 use crate::scan::checksum::crc32c;
+use crate::scan::fs::{self, Facts};
+use crate::scan::volume::{Free, Obstacle};
 
 mod groups;
 
@@ -52,30 +51,36 @@ const RO_COMPAT_KNOWN: u32 =
 const BLOCK_LOG_MAX: u32 = 6;
 const BLOCKS_PER_GROUP_MIN: u32 = 256;
 
-/// The superblock of an ext file system.
-pub(super) struct Superblock {
+/// Version, label and UUID, from the head of a volume.
+pub(super) fn facts(head: Fields<'_>) -> Facts {
+    let raw = head.bytes(SUPERBLOCK_AT as usize, SUPERBLOCK_BYTES);
+    let superblock = Superblock {
+        raw: raw.try_into().unwrap_or([0; SUPERBLOCK_BYTES]),
+    };
+    let fields = superblock.fields();
+    fs::facts(
+        superblock.version(),
+        fields.text(0x78, 16),
+        fields.uuid(0x68),
+    )
+}
+
+/// The free blocks of an ext file system.
+pub(super) fn free(volume: &dyn ReadAt) -> Result<Free, Obstacle> {
+    let superblock = read_array::<SUPERBLOCK_BYTES>(volume, SUPERBLOCK_AT)?
+        .map(|raw| Superblock { raw })
+        .filter(|found| found.fields().u16(0x38) == MAGIC)
+        .ok_or_else(|| Obstacle::unknown("it has no superblock"))?;
+    groups::free(volume, &superblock.geometry(volume.raw_bytes())?)
+}
+
+struct Superblock {
     raw: [u8; SUPERBLOCK_BYTES],
 }
 
 impl Superblock {
-    /// The superblock on `partition`; none when there is none.
-    pub(super) fn read(partition: &dyn ReadAt) -> io::Result<Option<Superblock>> {
-        let raw = read_array::<SUPERBLOCK_BYTES>(partition, SUPERBLOCK_AT)?;
-        Ok(raw
-            .map(|raw| Superblock { raw })
-            .filter(|found| found.fields().u16(0x38) == MAGIC))
-    }
-
-    pub(super) fn label(&self) -> String {
-        self.fields().text(0x78, 16)
-    }
-
-    pub(super) fn uuid(&self) -> String {
-        self.fields().uuid(0x68)
-    }
-
     /// `ext2`, `ext3` or `ext4`, told apart as `blkid` does: by features.
-    pub(super) fn version(&self) -> &'static str {
+    fn version(&self) -> &'static str {
         let ext3_incompat = 0x2 | INCOMPAT_RECOVER | INCOMPAT_META_BG;
         let ext3_ro_compat = 0x1 | 0x2 | 0x4;
         if self.incompat() & !ext3_incompat != 0 || self.ro_compat() & !ext3_ro_compat != 0 {
@@ -84,17 +89,6 @@ impl Superblock {
             "ext3"
         } else {
             "ext2"
-        }
-    }
-
-    /// The free byte ranges of `partition`, in order; or why nothing can be said of it.
-    pub(super) fn free(
-        &self,
-        partition: &dyn ReadAt,
-    ) -> io::Result<Result<Vec<Range<u64>>, String>> {
-        match self.geometry(partition.raw_bytes()) {
-            Ok(geometry) => groups::free(partition, &geometry),
-            Err(reason) => Ok(Err(reason)),
         }
     }
 
@@ -114,23 +108,27 @@ impl Superblock {
         self.fields().u32(0x64)
     }
 
-    fn geometry(&self, partition_bytes: u64) -> Result<Geometry, String> {
+    fn geometry(&self, partition_bytes: u64) -> Result<Geometry, Obstacle> {
         let fields = self.fields();
         let (incompat, ro_compat) = (self.incompat(), self.ro_compat());
         if incompat & INCOMPAT_RECOVER != 0 {
-            return Err(
-                "its journal was not replayed: it is mounted or was not shut down cleanly".into(),
-            );
+            return Err(Obstacle::unsafe_until(
+                "unmount it, or mount and unmount it once",
+                "its journal was not replayed: it is mounted or was not shut down cleanly",
+            ));
         }
         if fields.u16(0x3a) & (STATE_CLEAN | STATE_ERRORS) != STATE_CLEAN {
-            return Err("it is mounted, was not unmounted cleanly, or has errors".into());
+            return Err(Obstacle::unsafe_until(
+                "unmount it and run `e2fsck -f` on it",
+                "it is mounted, was not unmounted cleanly, or has errors",
+            ));
         }
         let unknown = (incompat & !INCOMPAT_KNOWN, ro_compat & !RO_COMPAT_KNOWN);
         if unknown != (0, 0) {
-            return Err(format!(
+            return Err(Obstacle::Unknown(format!(
                 "it has unknown features (incompat {:#x}, ro_compat {:#x})",
                 unknown.0, unknown.1
-            ));
+            )));
         }
         let checksums = match ro_compat & (RO_COMPAT_METADATA_CSUM | RO_COMPAT_GDT_CSUM) {
             0 => Checksums::None,
@@ -139,7 +137,7 @@ impl Superblock {
             },
             RO_COMPAT_METADATA_CSUM => {
                 if crc32c(!0, &self.raw[..0x3fc]) != fields.u32(0x3fc) {
-                    return Err("the checksum of its superblock is wrong".into());
+                    return Err(Obstacle::unknown("the checksum of its superblock is wrong"));
                 }
                 let stored_seed = incompat & INCOMPAT_CSUM_SEED != 0;
                 let seed = if stored_seed {
@@ -149,7 +147,7 @@ impl Superblock {
                 };
                 Checksums::Crc32c { seed }
             }
-            _ => return Err("it has two kinds of checksums at once".into()),
+            _ => return Err(Obstacle::unknown("it has two kinds of checksums at once")),
         };
         let wide = incompat & INCOMPAT_64BIT != 0;
         let high = |at| {
@@ -206,7 +204,7 @@ impl Superblock {
                 .checked_mul(geometry.block_bytes)
                 .is_some_and(|bytes| bytes <= partition_bytes);
         sane.then_some(geometry)
-            .ok_or_else(|| "its superblock contradicts itself or the partition".into())
+            .ok_or_else(|| Obstacle::unknown("its superblock contradicts itself or the partition"))
     }
 }
 

@@ -1,99 +1,135 @@
-//! What lies on a partition, by the signatures of file systems and containers.
+//! What lies on a volume, by the signatures of file systems and containers, and who reads it.
 
 use std::io;
 
-use crate::read_at::{Fields, ReadAt, Slice};
-use crate::scan::ext::Superblock;
+use crate::read_at::{Fields, ReadAt};
+use crate::scan::ext;
+use crate::scan::volume::{Free, FreeReader, Obstacle};
 
-/// Bytes from the start of a partition that hold all signatures looked for (btrfs is the last).
+/// Bytes from the start of a volume that hold all signatures looked for (btrfs is the last).
 const HEAD_BYTES: usize = 68 << 10;
 
-/// What was found on a partition.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// What was found on a volume.
+#[derive(Debug)]
 pub(super) struct Found {
+    pub(super) facts: Facts,
+    pub(super) reader: FreeReader,
+}
+
+/// What is said of a volume in the manifest.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Facts {
     /// In the words of `blkid`; empty when nothing or more than one thing was found.
     pub(super) fs: &'static str,
     pub(super) label: String,
     pub(super) uuid: String,
 }
 
-type Facts = fn(Fields<'_>) -> (String, String);
-
 struct Signature {
-    fs: &'static str,
     at: usize,
     magic: &'static [u8],
-    facts: Facts,
+    /// From the head of the volume.
+    facts: fn(Fields<'_>) -> Facts,
+    reader: FreeReader,
 }
 
-const fn signature(fs: &'static str, at: usize, magic: &'static [u8], facts: Facts) -> Signature {
+const fn signature(
+    at: usize,
+    magic: &'static [u8],
+    facts: fn(Fields<'_>) -> Facts,
+    reader: FreeReader,
+) -> Signature {
     Signature {
-        fs,
         at,
         magic,
         facts,
+        reader,
     }
 }
 
-const NO_FACTS: Facts = |_| (String::new(), String::new());
-
+/// One line for each kind of volume, or two when it has two signatures.
 #[rustfmt::skip]
-static SIGNATURES: [Signature; 19] = [
-    signature("vfat", 82, b"FAT32   ", |f| (fat_label(f.text(71, 11)), serial(f, 67))),
-    signature("vfat", 54, b"FAT16   ", |f| (fat_label(f.text(43, 11)), serial(f, 39))),
-    signature("vfat", 54, b"FAT12   ", |f| (fat_label(f.text(43, 11)), serial(f, 39))),
-    signature("exfat", 3, b"EXFAT   ", |f| (String::new(), serial(f, 100))),
-    signature("ntfs", 3, b"NTFS    ", |f| (String::new(), format!("{:016X}", f.u64(72)))),
-    signature("BitLocker", 3, b"-FVE-FS-", NO_FACTS),
-    signature("xfs", 0, b"XFSB", |f| (f.text(108, 12), f.uuid(32))),
-    signature("btrfs", 0x1_0040, b"_BHRfS_M", |f| (f.text(0x1_012b, 256), f.uuid(0x1_0020))),
-    signature("crypto_LUKS", 0, b"LUKS\xba\xbe\0\x01", |f| (String::new(), f.text(168, 40))),
-    signature("crypto_LUKS", 0, b"LUKS\xba\xbe\0\x02", |f| (f.text(24, 48), f.text(168, 40))),
-    signature("LVM2_member", 512, b"LABELONE", NO_FACTS),
-    signature("LVM2_member", 0, b"LABELONE", NO_FACTS),
-    signature("linux_raid_member", 4096, &[0xfc, 0x4e, 0x2b, 0xa9], |f| (f.text(4096 + 32, 32), f.uuid(4096 + 16))),
-    signature("linux_raid_member", 0, &[0xfc, 0x4e, 0x2b, 0xa9], |f| (f.text(32, 32), f.uuid(16))),
-    signature("swap", 4086, b"SWAPSPACE2", |f| (f.text(1052, 16), f.uuid(1036))),
-    signature("squashfs", 0, b"hsqs", NO_FACTS),
-    signature("iso9660", 0x8001, b"CD001", |f| (f.text(0x8028, 32), String::new())),
-    signature("f2fs", 1024, &[0x10, 0x20, 0xf5, 0xf2], |f| (String::new(), f.uuid(1024 + 108))),
-    signature("bcachefs", 4096 + 24, &[0xc6, 0x85, 0x73, 0xf6], |f| (String::new(), f.uuid(4096 + 56))),
+static SIGNATURES: [Signature; 20] = [
+    signature(1080, &[0x53, 0xef], ext::facts, ext::free),
+    signature(0, b"XFSB", |f| facts("xfs", f.text(108, 12), f.uuid(32)), unread),
+    signature(0x1_0040, b"_BHRfS_M", |f| facts("btrfs", f.text(0x1_012b, 256), f.uuid(0x1_0020)), unread),
+    signature(4086, b"SWAPSPACE2", |f| facts("swap", f.text(1052, 16), f.uuid(1036)), unread),
+    signature(82, b"FAT32   ", |f| facts("vfat", fat_label(f.text(71, 11)), serial(f, 67)), unread),
+    signature(54, b"FAT16   ", |f| facts("vfat", fat_label(f.text(43, 11)), serial(f, 39)), unread),
+    signature(54, b"FAT12   ", |f| facts("vfat", fat_label(f.text(43, 11)), serial(f, 39)), unread),
+    signature(3, b"EXFAT   ", |f| facts("exfat", String::new(), serial(f, 100)), unread),
+    signature(3, b"NTFS    ", |f| facts("ntfs", String::new(), format!("{:016X}", f.u64(72))), unread),
+    signature(3, b"-FVE-FS-", |_| name("BitLocker"), encrypted),
+    signature(0, b"LUKS\xba\xbe\0\x01", |f| facts("crypto_LUKS", String::new(), f.text(168, 40)), encrypted),
+    signature(0, b"LUKS\xba\xbe\0\x02", |f| facts("crypto_LUKS", f.text(24, 48), f.text(168, 40)), encrypted),
+    signature(512, b"LABELONE", |_| name("LVM2_member"), unread),
+    signature(0, b"LABELONE", |_| name("LVM2_member"), unread),
+    signature(4096, &[0xfc, 0x4e, 0x2b, 0xa9], |f| facts("linux_raid_member", f.text(4096 + 32, 32), f.uuid(4096 + 16)), raid_member),
+    signature(0, &[0xfc, 0x4e, 0x2b, 0xa9], |f| facts("linux_raid_member", f.text(32, 32), f.uuid(16)), raid_member),
+    signature(0, b"hsqs", |_| name("squashfs"), unread),
+    signature(0x8001, b"CD001", |f| facts("iso9660", f.text(0x8028, 32), String::new()), unread),
+    signature(1024, &[0x10, 0x20, 0xf5, 0xf2], |f| facts("f2fs", String::new(), f.uuid(1024 + 108)), unread),
+    signature(4096 + 24, &[0xc6, 0x85, 0x73, 0xf6], |f| facts("bcachefs", String::new(), f.uuid(4096 + 56)), unread),
 ];
 
-/// Looks at the start of `partition`. An ext superblock is given along when it is the only thing
-/// there: beside another signature either may be a leftover, and nothing is proved.
-pub(super) fn identify(partition: &Slice<'_>) -> io::Result<(Found, Option<Superblock>)> {
-    let mut head =
-        vec![0; HEAD_BYTES.min(usize::try_from(partition.raw_bytes()).unwrap_or(usize::MAX))];
-    partition.read_exact_at(0, &mut head)?;
+/// Looks at the start of `volume`. Beside another signature either may be a leftover, and nothing
+/// is known.
+pub(super) fn identify(volume: &dyn ReadAt) -> io::Result<Found> {
+    let bytes = usize::try_from(volume.raw_bytes()).unwrap_or(usize::MAX);
+    let mut head = vec![0; HEAD_BYTES.min(bytes)];
+    volume.read_exact_at(0, &mut head)?;
     let fields = Fields(&head);
-    let found: Vec<&Signature> = SIGNATURES
+    let mut found = SIGNATURES
         .iter()
-        .filter(|signature| fields.bytes(signature.at, signature.magic.len()) == signature.magic)
-        .collect();
-    let ext = Superblock::read(partition)?;
-    Ok(match (found.as_slice(), ext) {
-        ([], Some(ext)) => (
-            Found {
-                fs: ext.version(),
-                label: ext.label(),
-                uuid: ext.uuid(),
-            },
-            Some(ext),
-        ),
-        ([only], None) => {
-            let (label, uuid) = (only.facts)(fields);
-            (
-                Found {
-                    fs: only.fs,
-                    label,
-                    uuid,
-                },
-                None,
-            )
-        }
-        _ => (Found::default(), None),
+        .filter(|signature| fields.bytes(signature.at, signature.magic.len()) == signature.magic);
+    Ok(match (found.next(), found.next()) {
+        (Some(only), None) => Found {
+            facts: (only.facts)(fields),
+            reader: only.reader,
+        },
+        (None, _) => Found {
+            facts: Facts::default(),
+            reader: nothing_known,
+        },
+        (Some(_), Some(_)) => Found {
+            facts: Facts::default(),
+            reader: ambiguous,
+        },
     })
+}
+
+pub(super) fn facts(fs: &'static str, label: String, uuid: String) -> Facts {
+    Facts { fs, label, uuid }
+}
+
+fn name(fs: &'static str) -> Facts {
+    facts(fs, String::new(), String::new())
+}
+
+fn unread(_: &dyn ReadAt) -> Result<Free, Obstacle> {
+    Err(Obstacle::unknown("its free space is not read"))
+}
+
+fn nothing_known(_: &dyn ReadAt) -> Result<Free, Obstacle> {
+    Err(Obstacle::unknown("no file system is recognised on it"))
+}
+
+fn ambiguous(_: &dyn ReadAt) -> Result<Free, Obstacle> {
+    Err(Obstacle::unknown(
+        "it has signatures of more than one file system",
+    ))
+}
+
+fn encrypted(_: &dyn ReadAt) -> Result<Free, Obstacle> {
+    Err(Obstacle::unknown(
+        "it is encrypted, so free space cannot be told from data, and nothing compresses",
+    ))
+}
+
+fn raid_member(_: &dyn ReadAt) -> Result<Free, Obstacle> {
+    Err(Obstacle::unknown(
+        "it is one disk of a RAID array, and means nothing alone",
+    ))
 }
 
 fn serial(fields: Fields<'_>, at: usize) -> String {

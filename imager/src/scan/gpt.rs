@@ -16,7 +16,8 @@ const ENTRY_BYTES_MIN: u32 = 128;
 const PRIMARY_LBA: u64 = 1;
 
 const TYPE_EFI_SYSTEM: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
-const TYPE_BIOS_BOOT: &str = "21686148-6449-6e6f-744e-656564454649";
+/// A partition that holds a boot loader, never a file system.
+pub(super) const TYPE_BIOS_BOOT: &str = "21686148-6449-6e6f-744e-656564454649";
 const ATTRIBUTE_LEGACY_BIOS: u64 = 1 << 2;
 
 /// Whether a GPT header lies in the second sector, were sectors of `sector_bytes`.

@@ -10,11 +10,19 @@ use tempfile::TempDir;
 use super::*;
 use crate::testing::{MIB, Memory, blank, ext, free_of_dumpe2fs, tool};
 
+/// What is free on an ext file system, or the reason why that is not told.
 fn free_of_ours(raw: &[u8]) -> Result<Vec<Range<u64>>, String> {
-    let superblock = ext::Superblock::read(&Memory(raw))
-        .unwrap()
-        .expect("an ext superblock");
-    superblock.free(&Memory(raw)).unwrap()
+    let told = ext::free(&Memory(raw)).and_then(|free| free.proved(raw.len() as u64));
+    told.map_err(|obstacle| match obstacle {
+        Obstacle::Unknown(reason) => reason,
+        Obstacle::Unsafe { found, .. } => found,
+        Obstacle::Read(error) => panic!("{error}"),
+    })
+}
+
+fn facts_of(raw: &[u8]) -> (&'static str, String, String) {
+    let facts = fs::identify(&Memory(raw)).unwrap().facts;
+    (facts.fs, facts.label, facts.uuid)
 }
 
 #[test]
@@ -93,8 +101,7 @@ fn the_free_blocks_are_those_of_dumpe2fs() {
     for (name, bytes, options) in kinds {
         let directory = TempDir::new().unwrap();
         let (path, raw) = ext(&directory, bytes, options);
-        let superblock = ext::Superblock::read(&Memory(&raw)).unwrap().unwrap();
-        assert_eq!(superblock.version(), name, "{options:?}");
+        assert_eq!(facts_of(&raw).0, name, "{options:?}");
         let free = free_of_ours(&raw).unwrap_or_else(|reason| panic!("{options:?}: {reason}"));
         assert_eq!(free, free_of_dumpe2fs(&path), "{options:?}");
     }
@@ -184,7 +191,7 @@ fn gpt_disk(directory: &TempDir) -> Vec<u8> {
 fn a_gpt_reads_as_the_gpt_crate_reads_it() {
     let directory = TempDir::new().unwrap();
     let raw = gpt_disk(&directory);
-    let found = scan(&Memory(&raw), None).unwrap();
+    let found = scan(&Memory(&raw), None, &Whole::default()).unwrap();
     let theirs = ::gpt::GptConfig::new()
         .logical_block_size(LogicalBlockSize::Lb512)
         .open_from_device(Cursor::new(raw.clone()))
@@ -238,7 +245,7 @@ fn the_size_of_sectors_follows_from_where_the_gpt_lies() {
         .add_partition("root", 20 * MIB, linux, 0, None)
         .unwrap();
     let raw = table.write().unwrap().into_inner();
-    let found = scan(&Memory(&raw), None).unwrap();
+    let found = scan(&Memory(&raw), None, &Whole::default()).unwrap();
     assert_eq!(found.tables.sector_bytes, 4096);
     assert_eq!(found.tables.lba0.as_ref().map(Vec::len), Some(4096));
     let gpt = found.tables.gpt.as_ref().unwrap();
@@ -251,26 +258,41 @@ fn the_size_of_sectors_follows_from_where_the_gpt_lies() {
         (1, 20 * MIB)
     );
     // Asked for sectors of 512 bytes, there is no table.
-    assert_eq!(scan(&Memory(&raw), Some(512)).unwrap().tables.gpt, None);
+    assert_eq!(
+        scan(&Memory(&raw), Some(512), &Whole::default())
+            .unwrap()
+            .tables
+            .gpt,
+        None
+    );
 }
 
 #[test]
 fn a_gpt_is_read_from_its_backup_when_the_primary_is_gone() {
     let directory = TempDir::new().unwrap();
     let raw = gpt_disk(&directory);
-    let whole = scan(&Memory(&raw), None).unwrap();
+    let whole = scan(&Memory(&raw), None, &Whole::default()).unwrap();
     let mut damaged = raw.clone();
     damaged[520] ^= 1;
-    assert_eq!(scan(&Memory(&damaged), None).unwrap().tables, whole.tables);
+    assert_eq!(
+        scan(&Memory(&damaged), None, &Whole::default())
+            .unwrap()
+            .tables,
+        whole.tables
+    );
     // Without a valid backup its sectors are data: nothing there is masked.
     let mut alone = raw.clone();
     let last = alone.len() - 512;
     alone[last] ^= 1;
-    let gpt = scan(&Memory(&alone), None).unwrap().tables.gpt.unwrap();
+    let gpt = scan(&Memory(&alone), None, &Whole::default())
+        .unwrap()
+        .tables
+        .gpt
+        .unwrap();
     assert_eq!(gpt.backup_lba, 64 * MIB / 512);
     let mut neither = damaged;
     neither[last] ^= 1;
-    let found = scan(&Memory(&neither), None).unwrap();
+    let found = scan(&Memory(&neither), None, &Whole::default()).unwrap();
     assert_eq!(
         (found.tables.gpt, found.free.len(), found.notes.len()),
         (None, 0, 1)
@@ -285,7 +307,7 @@ fn an_mbr_with_logical_partitions_reads_as_mbrman_reads_it() {
                   start=22528,size=10240,type=83\nstart=40960,size=8192,type=82\n";
     tool("sfdisk", &["--quiet", &path], script);
     let raw = std::fs::read(&path).unwrap();
-    let found = scan(&Memory(&raw), None).unwrap();
+    let found = scan(&Memory(&raw), None, &Whole::default()).unwrap();
     let theirs = mbrman::MBR::read_from(&mut Cursor::new(&raw[..]), 512).unwrap();
     let expected: Vec<(u32, u64, u64)> = theirs
         .iter()
@@ -325,7 +347,7 @@ fn a_chain_of_logical_partitions_that_loops_comes_to_an_end() {
         entry(&mut raw, place * 512 + 462, 5, next, 60);
         raw[place * 512 + 510..place * 512 + 512].copy_from_slice(&[0x55, 0xaa]);
     }
-    let found = scan(&Memory(&raw), None).unwrap();
+    let found = scan(&Memory(&raw), None, &Whole::default()).unwrap();
     assert_eq!(found.partitions.len(), 2);
 }
 
@@ -335,7 +357,7 @@ fn a_file_system_without_a_table_is_no_table() {
     let path = blank(&directory, "fat", 40 * MIB);
     tool("mkfs.fat", &["-F", "32", "-n", "STICK", &path], "");
     let raw = std::fs::read(&path).unwrap();
-    let found = scan(&Memory(&raw), None).unwrap();
+    let found = scan(&Memory(&raw), None, &Whole::default()).unwrap();
     assert_eq!((&found.tables.lba0, found.free.len()), (&None, 0));
     assert_eq!(
         (
@@ -355,19 +377,11 @@ fn facts_are_those_of_the_makers() {
         64 * MIB,
         &["-t", "ext4", "-L", "root", "-U", uuid],
     );
-    let (found, _) = fs::identify(&Slice::new(&Memory(&raw), 0..raw.len() as u64)).unwrap();
-    assert_eq!(
-        (found.fs, found.label.as_str(), found.uuid.as_str()),
-        ("ext4", "root", uuid)
-    );
+    assert_eq!(facts_of(&raw), ("ext4", "root".into(), uuid.into()));
     let path = blank(&directory, "swap", 8 * MIB);
     tool("mkswap", &["-L", "more", "-U", uuid, &path], "");
     let raw = std::fs::read(Path::new(&path)).unwrap();
-    let (found, _) = fs::identify(&Slice::new(&Memory(&raw), 0..raw.len() as u64)).unwrap();
-    assert_eq!(
-        (found.fs, found.label.as_str(), found.uuid.as_str()),
-        ("swap", "more", uuid)
-    );
+    assert_eq!(facts_of(&raw), ("swap", "more".into(), uuid.into()));
 }
 
 proptest! {
@@ -394,7 +408,7 @@ proptest! {
             raw[place] = value;
         }
         raw.truncate(raw.len() - cut);
-        let found = scan(&Memory(&raw), None).unwrap();
+        let found = scan(&Memory(&raw), None, &Whole::default()).unwrap();
         prop_assert!(found.free.iter().all(|range| range.start < range.end && range.end <= raw.len() as u64));
         prop_assert!(found.free.windows(2).all(|pair| pair[0].end < pair[1].start));
     }

@@ -27,6 +27,7 @@ impl Bench {
         let path = directory.path().join("test.img.zst");
         let options = SealOptions {
             used_only: false,
+            whole: Default::default(),
             level: 1,
             note: String::new(),
             parent: None,

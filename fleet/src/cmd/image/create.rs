@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use netflash_imager::{Image, ImageId, SealError, SealOptions, Source, seal};
+use netflash_imager::{Image, ImageId, SealError, SealOptions, Source, Whole, seal};
 
 use crate::Exit;
 use crate::cmd::image::info::{ImageFacts, print_facts};
@@ -29,6 +29,9 @@ pub(crate) struct CreateArgs {
     /// Leave out what the file systems and tables prove to be free
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
     used_only: UsedOnly,
+    /// Keep these partitions byte for byte, also if dirty: 2,3 or all
+    #[arg(long, value_name = "N,M|all")]
+    whole: Option<Whole>,
     /// zstd level, 1 (fast) to 19 (small)
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
@@ -57,6 +60,7 @@ pub(super) fn run(args: &CreateArgs, json: bool) -> anyhow::Result<Exit> {
     let source = Source::open(&args.source, scratch)?;
     let options = SealOptions {
         used_only: args.used_only == UsedOnly::Auto,
+        whole: args.whole.clone().unwrap_or_default(),
         level: args.level,
         note: args.note.clone(),
         parent: args.parent.as_deref().map(parent_id).transpose()?,

@@ -78,6 +78,7 @@ fn spool_from(
     let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let options = SealOptions {
         used_only: false,
+        whole: Default::default(),
         level: LEVEL,
         note: String::new(),
         parent: None,

@@ -1,11 +1,11 @@
 //! Block groups: descriptors, bitmaps, and what is used without a bitmap saying so.
 
-use std::io;
 use std::ops::Range;
 
 use super::{Backups, Checksums, Geometry};
 use crate::read_at::{Fields, ReadAt};
 use crate::scan::checksum::{crc16, crc32c};
+use crate::scan::volume::{Free, Obstacle};
 
 const FLAG_BLOCK_UNINIT: u16 = 2;
 
@@ -21,18 +21,12 @@ struct Group {
     checksum_bits: u32,
 }
 
-/// The free byte ranges, or why they are not to be trusted.
-pub(super) fn free(
-    partition: &dyn ReadAt,
-    geometry: &Geometry,
-) -> io::Result<Result<Vec<Range<u64>>, String>> {
-    let groups = match read_groups(partition, geometry)? {
-        Ok(groups) => groups,
-        Err(reason) => return Ok(Err(reason)),
-    };
+/// The free blocks, or why the bitmaps are not to be trusted.
+pub(super) fn free(partition: &dyn ReadAt, geometry: &Geometry) -> Result<Free, Obstacle> {
+    let groups = read_groups(partition, geometry)?;
     let metadata = metadata_blocks(geometry, &groups);
     let mut bitmap = vec![0u8; geometry.block_bytes as usize];
-    let mut free: Vec<Range<u64>> = Vec::new();
+    let mut free = Free::default();
     let mut total = 0u64;
     for group in &groups {
         let blocks = geometry.group_blocks(group.index);
@@ -44,7 +38,7 @@ pub(super) fn free(
         } else {
             partition.read_exact_at(group.block_bitmap * geometry.block_bytes, &mut bitmap)?;
             if !geometry.bitmap_checks(group, &bitmap) {
-                return Ok(Err(format!(
+                return Err(Obstacle::Unknown(format!(
                     "the bitmap of its group {} has a wrong checksum",
                     group.index
                 )));
@@ -53,7 +47,7 @@ pub(super) fn free(
                 (taken.start..taken.end).any(|block| !is_set(&bitmap, block - blocks.start))
             });
             if claimed {
-                return Ok(Err(format!(
+                return Err(Obstacle::Unknown(format!(
                     "the bitmap of its group {} calls its own tables free",
                     group.index
                 )));
@@ -65,14 +59,11 @@ pub(super) fn free(
             .filter(|block| !is_set(&bitmap, block - blocks.start))
         {
             total += 1;
-            match free.last_mut() {
-                Some(last) if last.end == block => last.end += 1,
-                _ => free.push(block..block + 1),
-            }
+            free.push(block * geometry.block_bytes..(block + 1) * geometry.block_bytes);
         }
         if total - before != u64::from(group.free_blocks) {
             let found = total - before;
-            return Ok(Err(format!(
+            return Err(Obstacle::Unknown(format!(
                 "its group {} says {} blocks are free, {found} are",
                 group.index, group.free_blocks
             )));
@@ -80,21 +71,15 @@ pub(super) fn free(
     }
     // The count in the superblock of a mounted file system lags; a clean one has it right.
     if total != geometry.free_blocks {
-        return Ok(Err(format!(
+        return Err(Obstacle::Unknown(format!(
             "its superblock says {} blocks are free, {total} are",
             geometry.free_blocks
         )));
     }
-    for range in &mut free {
-        *range = range.start * geometry.block_bytes..range.end * geometry.block_bytes;
-    }
-    Ok(Ok(free))
+    Ok(free)
 }
 
-fn read_groups(
-    partition: &dyn ReadAt,
-    geometry: &Geometry,
-) -> io::Result<Result<Vec<Group>, String>> {
+fn read_groups(partition: &dyn ReadAt, geometry: &Geometry) -> Result<Vec<Group>, Obstacle> {
     let per_block = geometry.descriptors_per_block();
     let mut block = vec![0u8; geometry.block_bytes as usize];
     let mut groups = Vec::new();
@@ -102,14 +87,16 @@ fn read_groups(
         if index.is_multiple_of(per_block) {
             let place = geometry.descriptor_block(index / per_block);
             if place >= geometry.blocks {
-                return Ok(Err("its group descriptors lie beyond its end".into()));
+                return Err(Obstacle::unknown(
+                    "its group descriptors lie beyond its end",
+                ));
             }
             partition.read_exact_at(place * geometry.block_bytes, &mut block)?;
         }
         let at = (index % per_block) as usize * geometry.descriptor_bytes;
         let raw = &block[at..at + geometry.descriptor_bytes];
         if !geometry.descriptor_checks(index, raw) {
-            return Ok(Err(format!(
+            return Err(Obstacle::Unknown(format!(
                 "the descriptor of its group {index} has a wrong checksum"
             )));
         }
@@ -119,13 +106,13 @@ fn read_groups(
             .iter()
             .any(|range| range.start <= geometry.first_block || range.end > geometry.blocks)
         {
-            return Ok(Err(format!(
+            return Err(Obstacle::Unknown(format!(
                 "the tables of its group {index} lie beyond its end"
             )));
         }
         groups.push(group);
     }
-    Ok(Ok(groups))
+    Ok(groups)
 }
 
 impl Group {
