@@ -24,9 +24,9 @@ use crate::clock::Instant;
 use crate::guard::guard;
 use crate::wire::WHOLE;
 
-use super::RUN_SYMBOLS;
 use super::margin::Margin;
 use super::need::{Block, Taken};
+use super::transmit::RUN_SYMBOLS;
 
 /// While others lack something, one symbol of so many is for what only laggards lack.
 const LAGGARD_SHARE: u32 = 20;
