@@ -37,6 +37,7 @@ mod error;
 mod hold;
 mod options;
 mod pipeline;
+mod readback;
 mod surface;
 mod survey;
 
@@ -49,6 +50,9 @@ pub use pipeline::FrameOutcome;
 
 /// With [`VerifyPolicy::Sample`], one written frame in so many is read back.
 const SAMPLE_STEP: usize = 16;
+/// Of the frames that were read back before the last was written, one in so many is read again: a disk that claims to
+/// be larger than it is begins anew at its start, and writes over what was right.
+const AGAIN_STEP: usize = 16;
 /// How often the kernel is asked to read the new partition table while it says that the disk is busy.
 const REREAD_TRIES: u32 = 5;
 /// The pause between two tries.
@@ -120,6 +124,8 @@ impl Deploy {
             total_bytes,
             observer: Arc::clone(&observer),
             threads: options.thread_count(),
+            reads_early: options.verify == VerifyPolicy::Full,
+            free_as_zero: options.free == FreePolicy::Zero,
         })?;
         Ok(Deploy {
             pipeline,
@@ -210,13 +216,18 @@ impl Deploy {
         self.pipeline.has_room()
     }
 
+    /// The memory of a payload that was [submitted](Deploy::submit) and is done with, for the next.
+    pub fn reclaim(&mut self) -> Option<Vec<u8>> {
+        self.pipeline.reclaim()
+    }
+
     /// Why the deploy has failed, if it has.
     pub fn failure(&self) -> Option<DeployError> {
         self.pipeline.failure()
     }
 
-    /// Waits until all that was submitted is on the medium and reads it back, past the page cache. The frames that
-    /// read back wrong are returned; they are wanted again.
+    /// Waits until all that was submitted is on the medium and reads back, past the page cache, what was not read back
+    /// while more came (see `readback`). The frames that read back wrong are returned; they are wanted again.
     ///
     /// # Errors
     /// When the disk fails, the deploy is told to stop, or a frame reads back wrong for the second time.
@@ -225,12 +236,21 @@ impl Deploy {
         if !self.differs {
             return Ok(wrong);
         }
-        self.pipeline.drain()?;
+        let judged = self.pipeline.drain()?;
         while let Some(outcome) = self.pipeline.try_outcome() {
             self.note(outcome);
             self.outcomes.push_back(outcome);
         }
 
+        for (place, frame) in judged.right.iter().enumerate() {
+            if !place.is_multiple_of(AGAIN_STEP) && self.unverified.remove(*frame) {
+                self.verified_frames += 1;
+            }
+        }
+        for frame in &judged.wrong {
+            self.unverified.remove(*frame);
+            self.warn_misread(*frame);
+        }
         let step = match self.options.verify {
             VerifyPolicy::Full => 1,
             VerifyPolicy::Sample => SAMPLE_STEP,
@@ -240,7 +260,8 @@ impl Deploy {
             .unverified
             .iter()
             .filter(|frame| !Hold::withholds(*frame));
-        let misread = self.misread(written.step_by(step).collect())?;
+        let mut misread = self.misread(written.step_by(step).collect())?;
+        misread.extend(judged.wrong);
         self.unverified = FrameSet::empty(self.unverified.count());
         let (fetched, blank): (Vec<FrameId>, Vec<FrameId>) = misread
             .into_iter()
@@ -253,6 +274,9 @@ impl Deploy {
             // What was kept and rewritten has no source here but the image: it is wanted like any other.
             wrong.insert(frame);
             self.wanted.insert(frame);
+        }
+        if self.options.verify == VerifyPolicy::Full {
+            self.pipeline.resume_reading();
         }
         Ok(wrong)
     }
@@ -320,14 +344,16 @@ impl Deploy {
         let right = comparison.right(&frames, |_, _| {})?;
         self.verified_frames += right.len() as u64;
         frames.retain(|frame| !right.contains(*frame));
-        for frame in &frames {
-            let (disk, offset) = (self.surface.path(), self.surface.offset(*frame));
-            log::warn!(
-                "disk={} frame={frame} offset={offset} state=misread",
-                disk.display()
-            );
-        }
+        frames.iter().for_each(|frame| self.warn_misread(*frame));
         Ok(frames)
+    }
+
+    fn warn_misread(&self, frame: FrameId) {
+        let (disk, offset) = (self.surface.path(), self.surface.offset(frame));
+        log::warn!(
+            "disk={} frame={frame} offset={offset} state=misread",
+            disk.display()
+        );
     }
 
     /// Some disks accept the command to zero a range and do not obey: zeros are written then, whole frames of them.

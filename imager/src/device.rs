@@ -377,8 +377,9 @@ impl Device {
         Ok(())
     }
 
-    /// Whether a range of a regular file has never been written: then it reads as zeros already.
-    fn is_hole(&self, offset: u64, bytes: u64) -> bool {
+    /// Whether a range of a regular file has never been written: then it reads as zeros already. Never so on a block
+    /// device.
+    pub(crate) fn is_hole(&self, offset: u64, bytes: u64) -> bool {
         match lseek64(&*self.buffered, offset as i64, Whence::SeekData) {
             Ok(data) => data as u64 >= offset + bytes,
             Err(Errno::ENXIO) => self.bytes().is_ok_and(|end| offset + bytes <= end),

@@ -88,10 +88,7 @@ impl Comparison<'_> {
     }
 
     fn is_right(&self, frame: FrameId, buffer: &mut AlignedBuffer) -> Result<bool, DeployError> {
-        self.surface.read(frame, buffer)?;
-        if self.free_as_zero && !self.surface.free_is_zero(frame, buffer) {
-            return Ok(false);
-        }
-        Ok(self.surface.is_right(frame, buffer, self.mask))
+        self.surface
+            .reads_right(frame, buffer, self.mask, self.free_as_zero)
     }
 }

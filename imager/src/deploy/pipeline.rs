@@ -1,6 +1,8 @@
-//! Threads that unpack, check and write frames from a bounded queue, and zero what must read as zeros.
+//! Threads that unpack, check and write frames from a bounded queue, and zero what must read as zeros. When nothing
+//! is to be written, they read back what was (see `readback`).
 //!
-//! Memory: at most [`QUEUE_BYTES`] and one payload queued, and one frame for each thread.
+//! Memory: at most [`QUEUE_BYTES`] and one payload queued, [`SPENT_MAX`] payloads that nobody has fetched again, and
+//! one frame for each thread.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +14,8 @@ use crate::deploy::blank::{Blank, Blanking};
 use crate::deploy::error::DeployError;
 use crate::deploy::hold::Hold;
 use crate::deploy::options::{DeployEvent, DeployObserver, DeployPhase};
-use crate::deploy::surface::Surface;
+use crate::deploy::readback::{Chore, Judged, ReadBack};
+use crate::deploy::surface::{Mask, Surface};
 use crate::device::{AlignedBuffer, RANGE_MAX};
 use crate::id::FrameId;
 
@@ -20,6 +23,8 @@ use crate::id::FrameId;
 pub(crate) const QUEUE_BYTES: u64 = 16 << 20;
 /// The longest range one thread makes blank before it looks at the queue again, in bytes.
 const BLANK_STEP_BYTES: u64 = 64 << 20;
+/// Payloads done with that wait to be used again.
+const SPENT_MAX: usize = 4;
 
 const _: () = assert!(BLANK_STEP_BYTES <= RANGE_MAX);
 
@@ -51,6 +56,9 @@ struct State {
     blanking: bool,
     cleared: bool,
     outcomes: VecDeque<FrameOutcome>,
+    read_back: ReadBack,
+    /// Payloads whose frames are all done.
+    spent: Vec<Vec<u8>>,
     failure: Option<DeployError>,
     stop: bool,
     counts: Counts,
@@ -72,6 +80,7 @@ struct Shared {
     rewrite: Mutex<Vec<(FrameId, AlignedBuffer)>>,
     observer: DeployObserver,
     total_bytes: u64,
+    free_as_zero: bool,
     state: Mutex<State>,
     /// Something to do, or time to stop.
     work: Condvar,
@@ -98,18 +107,28 @@ pub(crate) struct PipelineSetup {
     pub(crate) total_bytes: u64,
     pub(crate) observer: DeployObserver,
     pub(crate) threads: usize,
+    /// Whether frames are read back while others arrive.
+    pub(crate) reads_early: bool,
+    /// Free runs must read as zeros as well.
+    pub(crate) free_as_zero: bool,
 }
 
 impl Pipeline {
     pub(crate) fn start(setup: PipelineSetup) -> Result<Pipeline, DeployError> {
+        let mut read_back = ReadBack::default();
+        if !setup.reads_early {
+            read_back.pause();
+        }
         let shared = Arc::new(Shared {
             surface: setup.surface,
             hold: setup.hold,
             rewrite: Mutex::new(setup.rewrite),
             observer: setup.observer,
             total_bytes: setup.total_bytes,
+            free_as_zero: setup.free_as_zero,
             state: Mutex::new(State {
                 blank: setup.blank.into(),
+                read_back,
                 ..State::default()
             }),
             work: Condvar::new(),
@@ -177,6 +196,11 @@ impl Pipeline {
         self.shared.state().outcomes.pop_front()
     }
 
+    /// A payload whose frames are all done.
+    pub(crate) fn reclaim(&self) -> Option<Vec<u8>> {
+        self.shared.state().spent.pop()
+    }
+
     pub(crate) fn backlog_bytes(&self) -> u64 {
         self.shared.state().queued_bytes
     }
@@ -194,12 +218,14 @@ impl Pipeline {
         self.shared.state().counts
     }
 
-    /// Waits until everything queued is written, everything blank is zeroed, and the disk has flushed its cache.
-    pub(crate) fn drain(&self) -> Result<(), DeployError> {
+    /// Waits until everything queued is written, everything blank is zeroed, and the disk has flushed its cache. Gives
+    /// what was read back before that; no more is until [`Pipeline::resume_reading`].
+    pub(crate) fn drain(&self) -> Result<Judged, DeployError> {
         // A disk that differs in its tables only is cleared too: from here on it is being written.
         self.shared.ensure_cleared()?;
         let mut state = self.shared.state();
         state.blanking_allowed = true;
+        state.read_back.pause();
         self.shared.work.notify_all();
         while !state.is_idle() && state.failure.is_none() {
             state = self
@@ -209,8 +235,21 @@ impl Pipeline {
                 .expect("no thread panics while it holds the lock");
         }
         state.check()?;
+        let judged = state.read_back.take();
         drop(state);
-        self.shared.surface.flush()
+        self.shared.surface.flush()?;
+        Ok(judged)
+    }
+
+    /// Frames that were read back early so far.
+    #[cfg(test)]
+    pub(crate) fn judged_frames(&self) -> usize {
+        self.shared.state().read_back.judged_frames()
+    }
+
+    /// What is written from now on is read back early again.
+    pub(crate) fn resume_reading(&self) {
+        self.shared.state().read_back.resume();
     }
 
     /// Writes the tables: see [`Hold::commit`].
@@ -237,7 +276,9 @@ impl State {
     }
 
     fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.running == 0 && self.blank.is_empty() && !self.blanking
+        let writing = !self.queue.is_empty() || self.running > 0;
+        let blanking = !self.blank.is_empty() || self.blanking;
+        !writing && !blanking && self.read_back.is_idle()
     }
 }
 
@@ -261,6 +302,11 @@ impl Shared {
                 state.running -= 1;
                 state.queued_bytes -= job.stored.len() as u64;
                 let progress = self.account(&mut state, job.frame, written);
+                if let Some(payload) = Arc::into_inner(job.payload)
+                    && state.spent.len() < SPENT_MAX
+                {
+                    state.spent.push(payload);
+                }
                 self.done.notify_all();
                 if let Some(event) = progress {
                     drop(state);
@@ -280,6 +326,14 @@ impl Shared {
                 self.done.notify_all();
                 // Whoever sleeps may take the next piece.
                 self.work.notify_one();
+            } else if let Some(chore) = state.read_back.next() {
+                drop(state);
+                let read_back = self.read_back(chore, &mut buffer);
+                state = self.state();
+                if let Err(error) = read_back {
+                    state.failure.get_or_insert(error);
+                }
+                self.done.notify_all();
             } else {
                 state = self
                     .work
@@ -322,6 +376,10 @@ impl Shared {
         match written {
             Ok(true) => {
                 let bytes = self.surface.bytes_on_disk(frame) as u64;
+                // The withheld first frame is read back when it is written, by the commit.
+                if !Hold::withholds(frame) {
+                    state.read_back.written(frame);
+                }
                 state.counts.written_frames += 1;
                 state.counts.written_bytes += bytes;
                 state.outcomes.push_back(FrameOutcome {
@@ -344,6 +402,25 @@ impl Shared {
             Err(error) => _ = state.failure.get_or_insert(error),
         }
         None
+    }
+
+    fn read_back(&self, chore: Chore, buffer: &mut AlignedBuffer) -> Result<(), DeployError> {
+        match chore {
+            Chore::Flush(frames) => {
+                self.surface.flush()?;
+                self.state().read_back.flushed(frames);
+                // Others may read as well.
+                self.work.notify_all();
+            }
+            Chore::Read(frame) => {
+                let mask = Mask::Source;
+                let right = self
+                    .surface
+                    .reads_right(frame, buffer, mask, self.free_as_zero)?;
+                self.state().read_back.read(frame, right);
+            }
+        }
+        Ok(())
     }
 
     /// Makes one range of the disk blank; gives how many bytes read as zeros now.

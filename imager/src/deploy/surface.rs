@@ -20,6 +20,8 @@ pub(crate) struct Surface {
     /// On a disk smaller than the image one frame may be cut by the disk's end. Its hash in the manifest says nothing
     /// about the part that is on the disk: this is the hash of that part, known once the frame has been checked whole.
     cut_hash: OnceLock<[u8; 32]>,
+    /// The hash of a whole frame of zeros.
+    zeros_hash: OnceLock<[u8; 32]>,
 }
 
 /// Which sectors do not count when a frame on the disk is compared.
@@ -38,6 +40,7 @@ impl Surface {
             target,
             tables,
             cut_hash: OnceLock::new(),
+            zeros_hash: OnceLock::new(),
         }
     }
 
@@ -87,6 +90,36 @@ impl Surface {
             .device
             .read_at(buffer, bytes, offset)
             .map_err(|source| self.read_error(offset, source))
+    }
+
+    /// Whether the disk holds the frame as it should be, free runs as zeros where `free_as_zero`. What it holds is
+    /// then in `buffer`, masked.
+    pub(crate) fn reads_right(
+        &self,
+        frame: FrameId,
+        buffer: &mut AlignedBuffer,
+        mask: Mask,
+        free_as_zero: bool,
+    ) -> Result<bool, DeployError> {
+        if self.is_plainly_empty(frame) {
+            return Ok(false);
+        }
+        self.read(frame, buffer)?;
+        if free_as_zero && !self.free_is_zero(frame, buffer) {
+            return Ok(false);
+        }
+        Ok(self.is_right(frame, buffer, mask))
+    }
+
+    /// Whether the frame lies in a hole of a file and ought not to be zeros: that need not be read. A survey of a new
+    /// file takes no time so.
+    fn is_plainly_empty(&self, frame: FrameId) -> bool {
+        let (offset, bytes) = (self.offset(frame), self.bytes_on_disk(frame));
+        if bytes != FRAME_BYTES as usize || !self.target.device.is_hole(offset, bytes as u64) {
+            return false;
+        }
+        let zeros = || *blake3::hash(&vec![0; FRAME_BYTES as usize]).as_bytes();
+        self.manifest.hash(frame) != *self.zeros_hash.get_or_init(zeros)
     }
 
     /// Whether `buffer`, as read from the disk, is what the frame should be; masks it on the way.

@@ -11,6 +11,7 @@ use crate::fit::{FitError, LastPartition};
 use crate::id::FrameId;
 use crate::target::{Target, TargetOptions};
 
+mod early;
 mod fixture;
 
 fn begin(image: &Sample, disk: &Disk) -> Deploy {
