@@ -270,6 +270,13 @@ impl BlockSink for DeploySink {
         self.failure.take()
     }
 
+    fn reclaim(&mut self) -> Option<Vec<u8>> {
+        match &mut self.stage {
+            Stage::Open(open) => open.deploy.reclaim(),
+            _ => None,
+        }
+    }
+
     fn backlog_bytes(&self) -> u64 {
         match &self.stage {
             Stage::Open(open) => open.deploy.backlog_bytes(),

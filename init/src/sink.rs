@@ -254,6 +254,13 @@ impl BlockSink for &mut DeploySink {
         }
     }
 
+    fn reclaim(&mut self) -> Option<Vec<u8>> {
+        match &mut self.state {
+            State::Open(deploy) => deploy.reclaim(),
+            _ => None,
+        }
+    }
+
     fn backlog_bytes(&self) -> u64 {
         match &self.state {
             State::Open(deploy) => deploy.backlog_bytes(),

@@ -193,6 +193,11 @@ pub trait BlockSink: Send {
     /// Why the sink cannot go on (a broken disk), once; the transfer ends with it.
     fn poll_failure(&mut self) -> Option<String>;
 
+    /// Memory of a payload that the sink has done with, for blocks to come. Never waits.
+    fn reclaim(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// Payload bytes delivered and not yet judged.
     fn backlog_bytes(&self) -> u64;
 

@@ -42,13 +42,21 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-    pub(super) fn new(now: Instant, payload_bytes: u32, symbol_bytes: u16) -> Assembly {
+    /// A block of which nothing is here. `memory` is what it is put together in, whatever that held.
+    pub(super) fn new(
+        now: Instant,
+        payload_bytes: u32,
+        symbol_bytes: u16,
+        mut memory: Vec<u8>,
+    ) -> Assembly {
         let symbols = payload_bytes.div_ceil(u32::from(symbol_bytes)) as usize;
         let symbol_bytes = usize::from(symbol_bytes);
+        // What was there before is written over: a block is only handed on when every slot was filled.
+        memory.resize(symbols * symbol_bytes, 0);
         Assembly {
             payload_bytes,
             symbol_bytes,
-            bytes: vec![0; symbols * symbol_bytes],
+            bytes: memory,
             slots: vec![Slot::Free; symbols],
             repair_seen: Bits::default(),
             held: 0,
@@ -188,7 +196,7 @@ mod tests {
                 symbols.push((order.pop().unwrap(), number as u16, symbol));
             }
             symbols.sort();
-            let mut assembly = Assembly::new(Instant::ZERO, payload.len() as u32, SYMBOL);
+            let mut assembly = Assembly::new(Instant::ZERO, payload.len() as u32, SYMBOL, vec![7; 600]);
             for (_, number, symbol) in symbols {
                 if assembly.deficit() == 0 {
                     break;
@@ -202,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_symbol_beyond_the_repair_stream_is_foreign() {
-        let mut assembly = Assembly::new(Instant::ZERO, 20, SYMBOL);
+        let mut assembly = Assembly::new(Instant::ZERO, 20, SYMBOL, Vec::new());
         let symbol = [0; SYMBOL as usize];
         assert_eq!(
             assembly.place(Instant::ZERO, 2 + MAX_REPAIR, &symbol),

@@ -37,6 +37,7 @@ mod preamble;
 mod reporter;
 mod seals;
 mod session;
+mod spares;
 mod standing;
 mod table;
 
@@ -284,7 +285,7 @@ impl<F: Fec> Receiver<F> {
         let news = News {
             config: &self.config,
             stats: &self.stats(),
-            backlog_bytes: self.backlog_bytes,
+            backlog_bytes: self.backlog_bytes + self.standing.ready_bytes(),
             overflow: self.overflow,
         };
         if !self.reporter.write(now, &self.standing, &news, out) {
@@ -404,6 +405,13 @@ impl<F: Fec> Receiver<F> {
         if self.standing.phase == Phase::Receiving && self.lacking() == 0 {
             self.events.push_back(ReceiverEvent::Settle);
             self.enter(now, Phase::Settling);
+        }
+    }
+
+    /// Takes memory that the sink has done with, for blocks to come.
+    pub fn recycle(&mut self, memory: Vec<u8>) {
+        if let Some(table) = &mut self.standing.payload {
+            table.recycle(memory);
         }
     }
 

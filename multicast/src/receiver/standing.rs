@@ -69,6 +69,11 @@ impl Standing {
         self.tables().map(Table::open_bytes).sum()
     }
 
+    /// Bytes of blocks that are complete and wait for the sink.
+    pub(super) fn ready_bytes(&self) -> u64 {
+        self.payload.as_ref().map_or(0, Table::ready_bytes)
+    }
+
     fn tables(&self) -> impl Iterator<Item = &Table> {
         let preamble = self.preamble.as_ref().map(|preamble| &preamble.table);
         self.payload.iter().chain(preamble)

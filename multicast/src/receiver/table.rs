@@ -20,6 +20,7 @@ use crate::guard::guard;
 
 use super::assembly::{Assembly, Placed};
 use super::parcel::Parcel;
+use super::spares::Spares;
 
 /// Memory of all blocks that are open or ready.
 pub(super) const MAX_OPEN_BYTES: usize = 24 << 20;
@@ -58,6 +59,7 @@ pub(super) struct Table {
     ready: VecDeque<(u32, Parcel)>,
     open_bytes: usize,
     lacking: u32,
+    spares: Spares,
     /// Symbols have had to be dropped for want of memory.
     was_full: bool,
 }
@@ -80,8 +82,14 @@ impl Table {
             ready: VecDeque::new(),
             open_bytes: 0,
             lacking: wanted.iter().filter(|wanted| **wanted).count() as u32,
+            spares: Spares::default(),
             was_full: false,
         }
+    }
+
+    /// Takes memory of a block that is not needed any more.
+    pub(super) fn recycle(&mut self, memory: Vec<u8>) {
+        self.spares.put(memory);
     }
 
     /// Blocks of the layout.
@@ -162,7 +170,8 @@ impl Table {
                 self.was_full = true;
                 return Taken::NoRoom;
             }
-            let assembly = Assembly::new(now, payload_bytes, self.symbol_bytes);
+            let spare = self.spares.take(memory);
+            let assembly = Assembly::new(now, payload_bytes, self.symbol_bytes, spare);
             self.open_bytes += memory;
             self.open.insert(index, assembly);
             self.set(index, State::Open);
@@ -239,6 +248,12 @@ impl Table {
     /// Memory of open and ready blocks, in bytes.
     pub(super) fn open_bytes(&self) -> usize {
         self.open_bytes
+    }
+
+    /// Bytes of blocks that are complete and wait for the sink.
+    pub(super) fn ready_bytes(&self) -> u64 {
+        let bytes = |(_, parcel): &(u32, Parcel)| parcel.memory() as u64;
+        self.ready.iter().map(bytes).sum()
     }
 
     /// The next block that is complete. What does not decode after all is to be rejected.

@@ -197,6 +197,9 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
             while let Some(verdict) = sink.poll_verdict() {
                 self.receiver.handle_verdict(now, verdict);
             }
+            while let Some(memory) = sink.reclaim() {
+                self.receiver.recycle(memory);
+            }
             if let Some(reason) = sink.poll_failure() {
                 self.receiver.fail(now, reason);
             }
