@@ -71,7 +71,8 @@ pub(crate) struct SendArgs {
     /// Begin at the latest this long after the first machine was heard
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     wait: Duration,
-    /// Bits per second on the wire, such as 400M; `auto` is what the room takes
+    /// Bits per second on the wire, such as 400M, or less while most machines
+    /// do not keep up; `auto` is what the room takes
     #[arg(long, value_name = "RATE", default_value = "auto")]
     rate: String,
     /// Multicast group and port

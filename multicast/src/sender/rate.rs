@@ -4,13 +4,15 @@
 //! machine of the 90th percentile: sending more is right as long as more arrives. Loss that is there at any rate is
 //! answered by repair; only loss that comes with the rate slows it.
 //!
-//! What an epoch makes of the rate is in `judgement.rs`.
+//! What an epoch makes of the rate is in `judgement.rs`. A given rate is kept exactly, unless the room does not keep up
+//! with it: see `brake.rs`.
 
 use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::wire::{OUTER_BYTES, Report};
 
+mod brake;
 mod gauge;
 mod judgement;
 mod reason;
@@ -18,6 +20,7 @@ mod reason;
 mod tests;
 mod trail;
 
+use brake::Brake;
 use gauge::Gauges;
 use judgement::Phase;
 use trail::Trail;
@@ -27,7 +30,7 @@ pub use reason::RateReason;
 /// How fast a session is sent, in bits per second on the wire, Ethernet headers included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
-    /// At this rate.
+    /// At this rate, or slower while most machines do not keep up with it.
     Fixed(u64),
     /// As fast as the room takes it.
     Auto {
@@ -67,6 +70,7 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Pace {
     automatic: bool,
+    brake: Brake,
     bits: f64,
     top: f64,
     phase: Phase,
@@ -106,6 +110,7 @@ impl Pace {
         };
         Pace {
             automatic,
+            brake: Brake::default(),
             bits,
             top,
             phase: Phase::Climb { step: FIRST_STEP },
@@ -124,7 +129,8 @@ impl Pace {
             heard: now,
             flowing: false,
             reason: RateReason::Start,
-            told_bits: 0.0,
+            // What was given is known.
+            told_bits: if automatic { 0.0 } else { bits },
             told_at: None,
         }
     }
@@ -145,10 +151,8 @@ impl Pace {
     /// Takes a report; `next` is the next sequence number.
     pub(super) fn hear(&mut self, now: Instant, report: &Report, next: u32) {
         self.heard = now;
-        if self.automatic {
-            let lag = self.trail.age(now, report.as_of, next);
-            self.gauges.hear(now, report, lag);
-        }
+        let lag = self.trail.age(now, report.as_of, next);
+        self.gauges.hear(now, report, lag);
     }
 
     /// The machine is gone.
@@ -165,9 +169,6 @@ impl Pace {
         interval: Duration,
         flowing: bool,
     ) -> Option<(u64, RateReason)> {
-        if !self.automatic {
-            return None;
-        }
         if !flowing || !self.flowing {
             // What was before the payload says nothing about it.
             self.flowing = flowing;
@@ -199,7 +200,7 @@ impl Pace {
     fn close_epoch(&mut self, now: Instant, length: Duration, interval: Duration) {
         let patience = SILENCE.max(interval * SILENCE_INTERVALS);
         self.gauges.prune(now, patience * 4);
-        if self.gauges.len() > 0 && now.since(self.heard) >= patience {
+        if self.automatic && self.gauges.len() > 0 && now.since(self.heard) >= patience {
             return self.change(self.bits * SILENCE_CUT, RateReason::Silence);
         }
         if self.gauges.fresh() == 0 {
@@ -207,7 +208,16 @@ impl Pace {
         }
         let sent_bits = self.sent_bytes as f64 * 8.0 / length.as_secs_f64();
         let reading = self.gauges.read(sent_bits);
-        self.judge(now, reading);
+        if self.automatic {
+            return self.judge(now, reading);
+        }
+        let drain = self.gauges.drained_blocks();
+        let drain = drain.map(|blocks| blocks * self.block_bits);
+        let (bits, reason) = self.brake.judge(self.top, &reading, drain);
+        // No slowest rate here: even less may have been given.
+        if bits != self.bits {
+            (self.bits, self.reason) = (bits, reason);
+        }
     }
 
     fn change(&mut self, bits: f64, reason: RateReason) {

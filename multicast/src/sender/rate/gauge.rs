@@ -30,6 +30,8 @@ struct Gauge {
     /// Blocks it has, and those it had when the disks began to be watched.
     done_blocks: u32,
     watched: Option<(Instant, u32)>,
+    /// The same when `drained_blocks` was asked last.
+    drained: (Instant, u32),
     /// Sums of the present epoch.
     epoch: u32,
     sent: u32,
@@ -180,6 +182,21 @@ impl Gauges {
         speeds.sort_by(|a, b| b.total_cmp(a));
         speeds.get(place(speeds.len())).copied()
     }
+
+    /// Blocks a second that the disk at the percentile took since this was asked last; `None` when nobody has told.
+    pub(super) fn drained_blocks(&mut self) -> Option<f64> {
+        let mut speeds = Vec::with_capacity(self.known.len());
+        for gauge in self.known.values_mut() {
+            let (since, done) = gauge.drained;
+            let seconds = gauge.heard.since(since).as_secs_f64();
+            if seconds > 0.0 {
+                speeds.push(f64::from(gauge.done_blocks.saturating_sub(done)) / seconds);
+                gauge.drained = (gauge.heard, gauge.done_blocks);
+            }
+        }
+        speeds.sort_by(|a, b| b.total_cmp(a));
+        speeds.get(place(speeds.len())).copied()
+    }
 }
 
 impl Gauge {
@@ -194,6 +211,7 @@ impl Gauge {
             backlog_bytes: u64::from(report.backlog_kib) << 10,
             done_blocks: report.done_blocks,
             watched: None,
+            drained: (now, report.done_blocks),
             epoch,
             sent: 0,
             lost: 0,

@@ -195,6 +195,31 @@ fn a_fixed_rate_stays_what_it_is() {
 }
 
 #[test]
+fn a_given_rate_is_a_ceiling_where_disks_are_slower() {
+    let mut room = Room::new(2000.0 * M, 4);
+    room.pace = Pace::new(Instant::ZERO, Rate::Fixed(900_000_000), BLOCK_BYTES);
+    let disks = |room: &mut Room, bits| {
+        room.nodes.iter_mut().for_each(|node| node.disk_bits = bits);
+    };
+    disks(&mut room, 300.0 * M);
+    room.run(2000);
+    let megabits = room.run(6000);
+    assert_within(megabits, 270.0, 330.0, &room);
+    disks(&mut room, 2000.0 * M);
+    room.run(3000);
+    let megabits = room.run(2000);
+    assert_within(megabits, 899.0, 901.0, &room);
+}
+
+#[test]
+fn a_rate_below_what_is_found_automatically_is_kept_as_well() {
+    let mut room = Room::new(100.0 * M, 2);
+    room.pace = Pace::new(Instant::ZERO, Rate::Fixed(400_000), BLOCK_BYTES);
+    room.run(3000);
+    assert_eq!(room.pace.bits(), 400_000);
+}
+
+#[test]
 fn it_begins_below_the_link_and_grows_to_nearly_all_of_it() {
     let mut room = Room::new(2000.0 * M, 8);
     assert_eq!(room.pace.bits(), 500_000_000);
