@@ -7,6 +7,9 @@ use crate::{
     tool::Tool,
 };
 
+/// Machines of the case `rooms`.
+const ROOMS: [usize; 3] = [1, 4, 8];
+
 /// A question to the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Case {
@@ -14,8 +17,12 @@ pub(crate) enum Case {
     Network,
     /// Segmentation offload on, nothing lost: how fast can one sender feed a room?
     Offload,
+    /// The same for longer: how fast once it flows?
+    Steady,
     /// Every datagram by itself, lossy: what does a transfer cost a processor?
     Cpu,
+    /// One, four and eight machines: does a room cost more than a machine?
+    Rooms,
     /// The same with and without a key: what does sealing cost?
     Sealed,
     /// A whole disk with an operating system, from its image to four disks.
@@ -30,7 +37,9 @@ impl Case {
         match self {
             Case::Network => "A link of 100 Mbit/s",
             Case::Offload => "Segmentation offload, no loss",
+            Case::Steady => "Segmentation offload, for longer",
             Case::Cpu => "Every datagram by itself",
+            Case::Rooms => "One, four and eight machines",
             Case::Sealed => "With a key and without",
             Case::Image => "A disk with Debian to four machines",
             Case::Code => "The erasure code",
@@ -50,6 +59,10 @@ impl Case {
                  row *unmerged* has receivers that do without `UDP_GRO`. The wire ratio is that of the kernel's \
                  counter, which sees super-packets. The others send datagram by datagram and gain nothing from it."
             }
+            Case::Steady => {
+                "As before, with 256 MiB: the start and the end of a session count for less."
+            }
+            Case::Rooms => "Every datagram by itself, as before: rooms of several sizes.",
             Case::Cpu => {
                 "Segmentation offload is off everywhere, so every datagram makes its way alone; the machine's cores \
                  are the limit. The row *sample* reads one MiB of 16 back instead of everything: the difference is \
@@ -59,8 +72,9 @@ impl Case {
                 "As before, netflash alone, with and without `--key-file` at both ends."
             }
             Case::Image => {
-                "From the file on the sender's disk to four disks in memory, over a link of 1 Gbit/s: netflash sends \
-                 its image and verifies; udpcast is fed by `zstd` and feeds `zstd -d`, as people do it."
+                "From the file on the sender's disk to four disks in memory, over a link of 1 Gbit/s, with \
+                 segmentation offload: netflash sends its image and verifies; udpcast is fed by `zstd` and feeds \
+                 `zstd -d`, as people do it."
             }
             Case::Code => {
                 "Milliseconds of one core for one block with symbols of 1452 bytes, best of many. *Transforms* is \
@@ -93,6 +107,21 @@ impl Case {
             })
         };
         match self {
+            Case::Rooms => loss
+                .iter()
+                .flat_map(|&loss_percent| ROOMS.map(|receivers| (receivers, loss_percent)))
+                .flat_map(|(receivers, loss_percent)| {
+                    let world = World {
+                        receivers,
+                        loss_percent,
+                        ..World::default()
+                    };
+                    programs(Cell {
+                        world,
+                        ..base.clone()
+                    })
+                })
+                .collect(),
             Case::Network => lossy
                 .flat_map(|cell| {
                     let world = World {
@@ -117,7 +146,7 @@ impl Case {
                     cells
                 })
                 .collect(),
-            Case::Offload => receivers
+            Case::Offload | Case::Steady => receivers
                 .iter()
                 .flat_map(|&receivers| {
                     let world = World {
@@ -152,6 +181,7 @@ impl Case {
                     world: World {
                         receivers: 4,
                         link_megabits: Some(1000),
+                        offload: true,
                         ..World::default()
                     },
                     rate_megabits: 980,

@@ -43,7 +43,7 @@ struct Options {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "network,offload,cpu,sealed,image,code"
+        default_value = "network,offload,steady,cpu,rooms,sealed,image,code"
     )]
     case: Vec<Case>,
     /// Document to write the tables into; standard output without it
@@ -52,6 +52,9 @@ struct Options {
     /// Random bytes to send, in MiB
     #[arg(long, default_value_t = 64, value_name = "N")]
     mebibytes: usize,
+    /// The same for the case `steady`
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    long_mebibytes: usize,
     /// Numbers of receivers
     #[arg(long, default_value = "8", value_delimiter = ',')]
     receivers: Vec<usize>,
@@ -103,6 +106,11 @@ fn main() -> Result<()> {
                     .context("the case image needs --disk; ./scripts/bench makes one")?;
                 let directory = tempfile::tempdir().context("making room for the image")?;
                 let payload = Payload::of_used(disk, directory.path())?;
+                section(case, &options, &payload, &key)?
+            }
+            Case::Steady => {
+                let directory = tempfile::tempdir().context("making room for the payload")?;
+                let payload = Payload::random(directory.path(), options.long_mebibytes)?;
                 section(case, &options, &payload, &key)?
             }
             _ => section(case, &options, &random, &key)?,
