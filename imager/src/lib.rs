@@ -55,6 +55,8 @@ pub use mask::mask_frame;
 pub use partition::{BootModes, Partition};
 pub use plan::{BLOCK_BYTES_MAX, BLOCK_FRAMES_MAX, Plan, PlanBlock};
 pub use scan::Refusal;
+#[cfg(feature = "fuzzing")]
+pub use scan::free_of_volume;
 pub use seal::{SealError, SealOptions, SealProgress, Sealed, seal};
 pub use source::{Source, SourceError};
 pub use tables::{Gpt, Tables};

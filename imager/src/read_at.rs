@@ -15,7 +15,7 @@ pub(crate) trait ReadAt {
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 }
 
-impl ReadAt for [u8] {
+impl ReadAt for &[u8] {
     fn raw_bytes(&self) -> u64 {
         self.len() as u64
     }
@@ -93,6 +93,19 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn u64(self, at: usize) -> u64 {
         u64::from_le_bytes(self.array(at))
+    }
+
+    /// Big-endian, as everything of XFS.
+    pub(crate) fn be16(self, at: usize) -> u16 {
+        u16::from_be_bytes(self.array(at))
+    }
+
+    pub(crate) fn be32(self, at: usize) -> u32 {
+        u32::from_be_bytes(self.array(at))
+    }
+
+    pub(crate) fn be64(self, at: usize) -> u64 {
+        u64::from_be_bytes(self.array(at))
     }
 
     /// Text up to the first NUL or the end of the field, without spaces around it.

@@ -11,16 +11,21 @@ use crate::read_at::{ReadAt, Slice};
 use crate::tables::Tables;
 use crate::whole::Whole;
 
+mod btrfs;
 mod checksum;
 mod ext;
 mod fs;
 mod gpt;
+mod lvm;
 mod mbr;
 mod refusal;
+mod swap;
 mod volume;
+mod witness;
+mod xfs;
 
 pub use refusal::Refusal;
-use volume::{Obstacle, drop_smallest};
+use volume::{Obstacle, Proof, drop_smallest, prove};
 
 /// The end of a disk is never called free: firmware RAID and dynamic disks keep metadata there.
 const NEVER_FREE_AT_END: u64 = 1 << 20;
@@ -55,6 +60,16 @@ pub(crate) fn scan(
     scan.look_into_partitions(disk, whole)?;
     scan.tidy_free(disk.raw_bytes());
     Ok(scan)
+}
+
+/// What is proved free on a volume, bytes from its start; or why nothing is, in words. For fuzzing.
+#[cfg(feature = "fuzzing")]
+pub fn free_of_volume(volume: &[u8]) -> Result<Vec<Range<u64>>, String> {
+    let said = fs::identify(&volume)
+        .map_err(Obstacle::Read)
+        .and_then(|found| prove(found.reader, &volume));
+    said.map(|proof| proof.free)
+        .map_err(|obstacle| format!("{obstacle:?}"))
 }
 
 /// The tables of `disk`, and where its partitions lie, without a look into them.
@@ -158,7 +173,7 @@ impl Scan {
             } else if self.tables.lba0.is_none() {
                 Err(Obstacle::unknown("there is no partition table"))
             } else {
-                (found.reader)(&view)
+                prove(found.reader, &view)
             };
             let partition = &mut self.partitions[index];
             partition.used_bytes = partition.bytes;
@@ -167,14 +182,6 @@ impl Scan {
             if !found.facts.label.is_empty() {
                 partition.label = found.facts.label;
             }
-            let free = free.and_then(|mut free| {
-                partition.label = free
-                    .label
-                    .take()
-                    .unwrap_or(std::mem::take(&mut partition.label));
-                let notes = std::mem::take(&mut free.notes);
-                Ok((free.proved(partition.bytes)?, notes))
-            });
             let asked_whole = whole.has(partition.number);
             match free {
                 Err(Obstacle::Unsafe { found, .. }) if asked_whole => {
@@ -183,7 +190,8 @@ impl Scan {
                         .push(format!("{place} is kept whole as asked, though {found}"));
                 }
                 _ if asked_whole => {}
-                Ok((free, notes)) => {
+                Ok(Proof { free, label, notes }) => {
+                    partition.label = label.unwrap_or(std::mem::take(&mut partition.label));
                     let place = place(partition);
                     self.notes
                         .extend(notes.iter().map(|note| format!("{place}: {note}")));

@@ -123,3 +123,16 @@ pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
         .take(bytes)
         .collect()
 }
+
+/// A file as a disk.
+pub(crate) struct FileDisk(pub(crate) std::fs::File);
+
+impl ReadAt for FileDisk {
+    fn raw_bytes(&self) -> u64 {
+        self.0.metadata().unwrap().len()
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, buffer, offset)
+    }
+}

@@ -3,8 +3,8 @@
 use std::io;
 
 use crate::read_at::{Fields, ReadAt};
-use crate::scan::ext;
 use crate::scan::volume::{Free, FreeReader, Obstacle};
+use crate::scan::{btrfs, ext, lvm, swap, xfs};
 
 /// Bytes from the start of a volume that hold all signatures looked for (btrfs is the last).
 const HEAD_BYTES: usize = 68 << 10;
@@ -49,11 +49,19 @@ const fn signature(
 
 /// One line for each kind of volume, or two when it has two signatures.
 #[rustfmt::skip]
-static SIGNATURES: [Signature; 20] = [
+static SIGNATURES: [Signature; 28] = [
     signature(1080, &[0x53, 0xef], ext::facts, ext::free),
-    signature(0, b"XFSB", |f| facts("xfs", f.text(108, 12), f.uuid(32)), unread),
-    signature(0x1_0040, b"_BHRfS_M", |f| facts("btrfs", f.text(0x1_012b, 256), f.uuid(0x1_0020)), unread),
-    signature(4086, b"SWAPSPACE2", |f| facts("swap", f.text(1052, 16), f.uuid(1036)), unread),
+    signature(0, b"XFSB", |f| facts("xfs", f.text(108, 12), f.uuid(32)), xfs::free),
+    signature(0x1_0040, b"_BHRfS_M", |f| facts("btrfs", f.text(0x1_012b, 256), f.uuid(0x1_0020)), btrfs::free),
+    signature(4086, b"SWAPSPACE2", |f| facts("swap", f.text(1052, 16), f.uuid(1036)), swap::free),
+    signature(8182, b"SWAPSPACE2", |f| facts("swap", f.text(1052, 16), f.uuid(1036)), swap::free),
+    signature(16374, b"SWAPSPACE2", |f| facts("swap", f.text(1052, 16), f.uuid(1036)), swap::free),
+    signature(32758, b"SWAPSPACE2", |f| facts("swap", f.text(1052, 16), f.uuid(1036)), swap::free),
+    signature(65526, b"SWAPSPACE2", |f| facts("swap", f.text(1052, 16), f.uuid(1036)), swap::free),
+    signature(4086, b"S1SUSPEND\0", |f| facts("swsuspend", f.text(1052, 16), f.uuid(1036)), swap::hibernated),
+    signature(4086, b"S2SUSPEND\0", |f| facts("swsuspend", f.text(1052, 16), f.uuid(1036)), swap::hibernated),
+    signature(4086, b"ULSUSPEND\0", |f| facts("swsuspend", f.text(1052, 16), f.uuid(1036)), swap::hibernated),
+    signature(4086, b"LINHIB0001", |f| facts("swsuspend", f.text(1052, 16), f.uuid(1036)), swap::hibernated),
     signature(82, b"FAT32   ", |f| facts("vfat", fat_label(f.text(71, 11)), serial(f, 67)), unread),
     signature(54, b"FAT16   ", |f| facts("vfat", fat_label(f.text(43, 11)), serial(f, 39)), unread),
     signature(54, b"FAT12   ", |f| facts("vfat", fat_label(f.text(43, 11)), serial(f, 39)), unread),
@@ -62,8 +70,8 @@ static SIGNATURES: [Signature; 20] = [
     signature(3, b"-FVE-FS-", |_| name("BitLocker"), encrypted),
     signature(0, b"LUKS\xba\xbe\0\x01", |f| facts("crypto_LUKS", String::new(), f.text(168, 40)), encrypted),
     signature(0, b"LUKS\xba\xbe\0\x02", |f| facts("crypto_LUKS", f.text(24, 48), f.text(168, 40)), encrypted),
-    signature(512, b"LABELONE", |_| name("LVM2_member"), unread),
-    signature(0, b"LABELONE", |_| name("LVM2_member"), unread),
+    signature(512, b"LABELONE", |_| name(lvm::KIND), lvm::free),
+    signature(0, b"LABELONE", |_| name(lvm::KIND), lvm::free),
     signature(4096, &[0xfc, 0x4e, 0x2b, 0xa9], |f| facts("linux_raid_member", f.text(4096 + 32, 32), f.uuid(4096 + 16)), raid_member),
     signature(0, &[0xfc, 0x4e, 0x2b, 0xa9], |f| facts("linux_raid_member", f.text(32, 32), f.uuid(16)), raid_member),
     signature(0, b"hsqs", |_| name("squashfs"), unread),

@@ -12,7 +12,7 @@ use crate::testing::{MIB, Memory, blank, ext, free_of_dumpe2fs, tool};
 
 /// What is free on an ext file system, or the reason why that is not told.
 fn free_of_ours(raw: &[u8]) -> Result<Vec<Range<u64>>, String> {
-    let told = ext::free(&Memory(raw)).and_then(|free| free.proved(raw.len() as u64));
+    let told = prove(ext::free, &Memory(raw)).map(|proof| proof.free);
     told.map_err(|obstacle| match obstacle {
         Obstacle::Unknown(reason) => reason,
         Obstacle::Unsafe { found, .. } => found,

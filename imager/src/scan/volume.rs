@@ -9,13 +9,15 @@ use std::ops::Range;
 
 use crate::extent::UNIT_BYTES;
 use crate::read_at::ReadAt;
+use crate::scan::witness::Witness;
 
 /// Most free ranges kept of a volume; beyond, the smallest count as used. 32 MiB of memory.
 const RANGES_MAX: usize = 1 << 20;
 
 /// Tells the free space of the volume it is given, which begins with the signature it stands
 /// beside. Reads metadata only; its time and memory follow from bounds with names, and from
-/// checked sizes of the metadata.
+/// checked sizes of the metadata. Nothing that it reads may be free: once restored, the volume
+/// must read the same.
 pub(super) type FreeReader = fn(&dyn ReadAt) -> Result<Free, Obstacle>;
 
 /// Why the free space of a volume is not left out.
@@ -65,6 +67,32 @@ pub(super) struct Free {
     pub(super) notes: Vec<String>,
 }
 
+/// Asks `reader`, and believes it as far as it does not contradict itself.
+pub(super) fn prove(reader: FreeReader, volume: &dyn ReadAt) -> Result<Proof, Obstacle> {
+    let witness = Witness::new(volume);
+    let Free {
+        ranges,
+        label,
+        notes,
+    } = reader(&witness)?;
+    let free = in_order(ranges, volume.raw_bytes())?;
+    if witness.saw(&free) {
+        return Err(Obstacle::unknown(
+            "it calls free where its own structures lie",
+        ));
+    }
+    Ok(Proof { free, label, notes })
+}
+
+/// What is known of the free space of a volume.
+#[derive(Debug)]
+pub(super) struct Proof {
+    /// Bytes from its start: in order, apart, within it.
+    pub(super) free: Vec<Range<u64>>,
+    pub(super) label: Option<String>,
+    pub(super) notes: Vec<String>,
+}
+
 impl Free {
     /// Adds a range, in any order, that no other overlaps.
     pub(super) fn push(&mut self, range: Range<u64>) {
@@ -81,29 +109,26 @@ impl Free {
             }
         }
     }
+}
 
-    /// The ranges in order, apart and within a volume of `bytes`; or that they contradict that.
-    pub(super) fn proved(mut self, bytes: u64) -> Result<Vec<Range<u64>>, Obstacle> {
-        self.ranges.sort_by_key(|range| range.start);
-        let apart = self
-            .ranges
-            .windows(2)
-            .all(|pair| pair[0].end <= pair[1].start);
-        let inside = self.ranges.last().is_none_or(|last| last.end <= bytes);
-        if !apart || !inside {
-            return Err(Obstacle::unknown(
-                "its free ranges overlap or lie beyond its end",
-            ));
-        }
-        self.ranges.dedup_by(|next, last| {
-            let touches = last.end == next.start;
-            if touches {
-                last.end = next.end;
-            }
-            touches
-        });
-        Ok(self.ranges)
+/// `ranges` in order and joined; or that they overlap, or leave a volume of `bytes`.
+fn in_order(mut ranges: Vec<Range<u64>>, bytes: u64) -> Result<Vec<Range<u64>>, Obstacle> {
+    ranges.sort_by_key(|range| range.start);
+    let apart = ranges.windows(2).all(|pair| pair[0].end <= pair[1].start);
+    let inside = ranges.last().is_none_or(|last| last.end <= bytes);
+    if !apart || !inside {
+        return Err(Obstacle::unknown(
+            "its free ranges overlap or lie beyond its end",
+        ));
     }
+    ranges.dedup_by(|next, last| {
+        let touches = last.end == next.start;
+        if touches {
+            last.end = next.end;
+        }
+        touches
+    });
+    Ok(ranges)
 }
 
 /// Forgets the smallest of `ranges` until at most `most` are left. A free range that is forgotten
@@ -126,7 +151,7 @@ mod tests {
         for range in [50..60, 60..70, 10..20, 5..5, 20..30] {
             free.push(range);
         }
-        assert_eq!(free.proved(70).unwrap(), [10..30, 50..70]);
+        assert_eq!(in_order(free.ranges, 70).unwrap(), [10..30, 50..70]);
     }
 
     #[test]
@@ -134,8 +159,24 @@ mod tests {
         for ranges in [[0..10, 9..20], [0..10, 90..101]] {
             let mut free = Free::default();
             ranges.into_iter().for_each(|range| free.push(range));
-            assert!(matches!(free.proved(100), Err(Obstacle::Unknown(_))));
+            assert!(matches!(
+                in_order(free.ranges, 100),
+                Err(Obstacle::Unknown(_))
+            ));
         }
+    }
+
+    #[test]
+    fn what_was_read_is_not_free() {
+        let volume = vec![0u8; 8192];
+        let reader: FreeReader = |volume| {
+            volume.read_exact_at(4090, &mut [0; 10])?;
+            let mut free = Free::default();
+            free.push(4096..8192);
+            Ok(free)
+        };
+        let said = prove(reader, &crate::testing::Memory(&volume));
+        assert!(matches!(said, Err(Obstacle::Unknown(_))));
     }
 
     #[test]
@@ -146,7 +187,7 @@ mod tests {
             let start = (1 << 31) + index * 2 * UNIT_BYTES;
             free.push(start..start + UNIT_BYTES);
         }
-        let ranges = free.proved(u64::MAX).unwrap();
+        let ranges = in_order(free.ranges, u64::MAX).unwrap();
         assert!(ranges.len() <= RANGES_MAX);
         assert_eq!(ranges[0], 0..1 << 30);
     }
