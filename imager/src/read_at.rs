@@ -13,6 +13,14 @@ pub(crate) trait ReadAt {
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] when the disk ends before the buffer does.
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// The same for whoever only looks what may be there: it proves nothing, so a witness forgets.
+    ///
+    /// # Errors
+    /// As of [`ReadAt::read_exact_at`].
+    fn peek_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(offset, buffer)
+    }
 }
 
 impl ReadAt for &[u8] {

@@ -85,7 +85,7 @@ static SIGNATURES: [Signature; 28] = [
 pub(super) fn identify(volume: &dyn ReadAt) -> io::Result<Found> {
     let bytes = usize::try_from(volume.raw_bytes()).unwrap_or(usize::MAX);
     let mut head = vec![0; HEAD_BYTES.min(bytes)];
-    volume.read_exact_at(0, &mut head)?;
+    volume.peek_exact_at(0, &mut head)?;
     let fields = Fields(&head);
     let mut found = SIGNATURES
         .iter()

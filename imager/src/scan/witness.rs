@@ -52,6 +52,10 @@ impl ReadAt for Witness<'_> {
             .add(offset..offset + buffer.len() as u64);
         Ok(())
     }
+
+    fn peek_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.volume.peek_exact_at(offset, buffer)
+    }
 }
 
 impl Seen {
@@ -102,6 +106,8 @@ mod tests {
         let between: Vec<_> = (0..4096)
             .map(|index| index * 16 + 4..index * 16 + 16)
             .collect();
+        assert!(!witness.saw(&between));
+        witness.peek_exact_at(4, &mut [0; 12]).unwrap();
         assert!(!witness.saw(&between));
     }
 }

@@ -49,12 +49,14 @@ impl<'a> Linear<'a> {
     }
 }
 
-impl ReadAt for Linear<'_> {
-    fn raw_bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+impl Linear<'_> {
+    /// Fills `buffer` piece by piece.
+    fn by_pieces(
+        &self,
+        offset: u64,
+        buffer: &mut [u8],
+        read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         let end = offset
             .checked_add(buffer.len() as u64)
             .filter(|&end| end <= self.bytes)
@@ -62,10 +64,28 @@ impl ReadAt for Linear<'_> {
         let mut rest = buffer;
         for place in self.places(&(offset..end)) {
             let (piece, others) = rest.split_at_mut((place.end - place.start) as usize);
-            self.physical.read_exact_at(place.start, piece)?;
+            read(place.start, piece)?;
             rest = others;
         }
         Ok(())
+    }
+}
+
+impl ReadAt for Linear<'_> {
+    fn raw_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.by_pieces(offset, buffer, |place, piece| {
+            self.physical.read_exact_at(place, piece)
+        })
+    }
+
+    fn peek_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.by_pieces(offset, buffer, |place, piece| {
+            self.physical.peek_exact_at(place, piece)
+        })
     }
 }
 
