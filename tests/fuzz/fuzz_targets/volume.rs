@@ -36,7 +36,7 @@ const KINDS: [(usize, &str); 9] = [
             stripes = [\"pv0\", 2] } } }/' $1.vg \
          && vgcfgrestore -f $1.vg --force fuzz$$; code=$?; rm -f $1.vg; losetup -d $device; exit $code",
     ),
-    (4, "mkfs.fat -F 16 $1"),
+    (16, "mkfs.fat -F 16 $1"),
     (8, "mkntfs -q -F $1"),
 ];
 
