@@ -16,7 +16,7 @@ use netflash_pxe::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::config::Config;
-use ureq::http::Uri;
+use ureq::http::{StatusCode, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
@@ -226,12 +226,7 @@ impl Server {
         job: u64,
         range: Option<&Range<u64>>,
     ) -> Result<(Option<SocketAddrV4>, Vec<u8>), ServerError> {
-        let address = self.address;
         let path = path.replace("{id}", &job.to_string());
-        let unreachable = |error: ureq::Error| ServerError::Unreachable {
-            address,
-            problem: error.to_string(),
-        };
         self.with_bearer(|bearer| {
             let mut request = self
                 .agent
@@ -242,14 +237,15 @@ impl Server {
                 request = request.header("range", range);
             }
             let request = request.config().timeout_global(Some(FETCH_MAX)).build();
-            let mut response = request.call().map_err(unreachable)?;
+            let response = request.call();
+            let mut response = response.map_err(|error| self.unreachable(&error))?;
             let header = |name: &str| response.headers().get(name)?.to_str().ok()?.parse().ok();
             if let Some(position) = header(POSITION_HEADER) {
                 let again = header("retry-after")
                     .map(u64::from)
                     .map(Duration::from_secs);
                 return Err(ServerError::Busy {
-                    address,
+                    address: self.address,
                     position,
                     again: again.unwrap_or(AGAIN),
                 });
@@ -258,14 +254,9 @@ impl Server {
             let sender = response.headers().get(SENDER_HEADER);
             let sender = sender.and_then(|value| value.to_str().ok()?.parse().ok());
             let body = response.body_mut().with_config().limit(FETCH_BYTES_MAX);
-            let body = body.read_to_vec().map_err(unreachable)?;
-            if !status.is_success() {
-                return Err(ServerError::Refused {
-                    address,
-                    status: status.as_u16(),
-                    message: plain(&String::from_utf8_lossy(&body), REFUSAL_MAX),
-                });
-            }
+            let body = body.read_to_vec();
+            let body = body.map_err(|error| self.unreachable(&error))?;
+            self.accepted(status, &body)?;
             Ok((sender, body))
         })
     }
@@ -305,28 +296,38 @@ impl Server {
         format!("https://{SERVER_NAME}:{}{path}", self.address.port())
     }
 
+    /// Whether the server did as asked; if not, what it says.
+    fn accepted(&self, status: StatusCode, body: &[u8]) -> Result<(), ServerError> {
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(ServerError::Refused {
+            address: self.address,
+            status: status.as_u16(),
+            message: plain(&String::from_utf8_lossy(body), REFUSAL_MAX),
+        })
+    }
+
+    /// What went wrong before there was an answer.
+    fn unreachable(&self, error: &ureq::Error) -> ServerError {
+        ServerError::Unreachable {
+            address: self.address,
+            problem: error.to_string(),
+        }
+    }
+
     fn finish<T: DeserializeOwned>(
         &self,
         response: Result<ureq::http::Response<Body>, ureq::Error>,
     ) -> Result<T, ServerError> {
-        let address = self.address;
-        let unreachable = |error: ureq::Error| ServerError::Unreachable {
-            address,
-            problem: error.to_string(),
-        };
-        let mut response = response.map_err(unreachable)?;
+        let mut response = response.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let body = response.body_mut().with_config().limit(ANSWER_MAX);
-        let body = body.read_to_vec().map_err(unreachable)?;
-        if !status.is_success() {
-            return Err(ServerError::Refused {
-                address,
-                status: status.as_u16(),
-                message: plain(&String::from_utf8_lossy(&body), REFUSAL_MAX),
-            });
-        }
+        let body = body.read_to_vec();
+        let body = body.map_err(|error| self.unreachable(&error))?;
+        self.accepted(status, &body)?;
         serde_json::from_slice(&body).map_err(|error| ServerError::Nonsense {
-            address,
+            address: self.address,
             problem: error.to_string(),
         })
     }

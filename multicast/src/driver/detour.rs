@@ -39,6 +39,12 @@ pub trait Detour: Send {
     /// # Errors
     /// When it cannot be had now.
     fn block(&mut self, object: &ObjectId, block: BlockId) -> Result<Vec<u8>, DetourError>;
+
+    /// Whether this way proves to be the host of the session, as TLS to the server does: an announce that it
+    /// brings is then of now, and a sealed session begins without having heard this machine.
+    fn vouches(&self) -> bool {
+        false
+    }
 }
 
 /// Why something could not be fetched.

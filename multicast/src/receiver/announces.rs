@@ -102,7 +102,7 @@ impl<F: Fec> Receiver<F> {
     }
 
     /// The sender has heard this start of this machine, so it is here and now, and no recording.
-    fn welcome(&mut self, now: Instant) {
+    pub(super) fn welcome(&mut self, now: Instant) {
         if let Some(session) = &mut self.standing.session {
             session.welcome = true;
         }

@@ -42,8 +42,16 @@ impl<F: Fec> Receiver<F> {
     }
 
     /// Takes the sender's announce as somebody else heard it; `sender` is where it sends from and takes
-    /// reports. It is believed no more than any other.
-    pub fn handle_relayed(&mut self, now: Instant, sender: SocketAddr, datagram: &[u8]) {
+    /// reports. It is believed no more than any other. That it is no recording is `vouched` for by a way that
+    /// has proved to be the sender's host: then a sealed session need not hear this machine first, which it
+    /// never does where datagrams pass in neither direction.
+    pub fn handle_relayed(
+        &mut self,
+        now: Instant,
+        sender: SocketAddr,
+        datagram: &[u8],
+        vouched: bool,
+    ) {
         if self.over {
             return;
         }
@@ -51,8 +59,10 @@ impl<F: Fec> Receiver<F> {
             Ok(Kind::Announce) => self.handle_announce(now, sender, datagram, Way::Relayed),
             _ => None,
         };
-        if taken.is_none() {
-            self.stats.ignored += 1;
+        match taken {
+            None => self.stats.ignored += 1,
+            Some(()) if vouched && !self.over => self.welcome(now),
+            Some(()) => {}
         }
     }
 
@@ -95,5 +105,82 @@ impl<F: Fec> Receiver<F> {
             self.stats.detour_bytes += bytes;
         }
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{Layout, ObjectId};
+    use crate::fec::ReedSolomon;
+    use crate::keys::SigningKey;
+    use crate::receiver::{ReceiverConfig, ReceiverEvent};
+    use crate::seal::{Membership, ReportSecret, SenderSeal, SessionKey, Suite};
+    use crate::sender::{Rate, Sender, SenderConfig, StartRule};
+
+    const MACHINE: u32 = 3;
+
+    /// What becomes of the preamble of a sealed session whose sender never hears the machine.
+    fn events_of(vouched: bool) -> Vec<ReceiverEvent> {
+        let key = SessionKey::from_bytes([1; 32]);
+        let secret = ReportSecret::from_bytes([2; 32]);
+        let membership = Membership {
+            machine: MACHINE,
+            session_key: key.clone(),
+            report_key: secret.key_of(MACHINE),
+        };
+        let preamble = vec![7; 3000];
+        let config = SenderConfig {
+            session: 77,
+            object_id: ObjectId(*blake3::hash(&preamble).as_bytes()),
+            signing_key: SigningKey::from_seed(&[5; 32]),
+            seal: Some(SenderSeal::with_salt(
+                key,
+                secret,
+                Suite::Aes256Gcm,
+                [9; 16],
+            )),
+            reply_to: None,
+            symbol_bytes: 1440,
+            rate: Rate::Fixed(500_000_000),
+            start: StartRule {
+                receivers: 1,
+                wait: Duration::from_secs(60),
+            },
+            linger: Duration::from_millis(300),
+        };
+        let layout = Layout::new(vec![5000]).unwrap();
+        let fec = ReedSolomon::new();
+        let mut sender = Sender::new(Instant::ZERO, config, &preamble, layout, fec).unwrap();
+        let mut announce = Vec::new();
+        sender.poll_transmit(Instant::ZERO, &mut announce).unwrap();
+
+        let config = ReceiverConfig {
+            id: 1,
+            name: "walled".to_owned(),
+            session: None,
+            verify_key: None,
+            membership: Some(membership),
+            object_id: None,
+            silence: Duration::from_secs(5),
+            chance: Box::new(|| 4),
+        };
+        let mut receiver = Receiver::new(Instant::ZERO, config, ReedSolomon::new());
+        let from = SocketAddr::from(([10, 0, 0, 1], 5000));
+        receiver.set_detour(Instant::ZERO, true);
+        receiver.handle_relayed(Instant::ZERO, from, &announce, vouched);
+        assert!(receiver.take_preamble(Instant::ZERO, preamble));
+        std::iter::from_fn(|| receiver.poll_event()).collect()
+    }
+
+    #[test]
+    fn a_sealed_session_that_its_host_vouches_for_needs_no_datagram_from_the_machine() {
+        let begun = |event: &ReceiverEvent| matches!(event, ReceiverEvent::Preamble(_));
+        assert!(events_of(true).iter().any(begun));
+        let unproved = events_of(false);
+        assert!(
+            matches!(unproved[..], [ReceiverEvent::Joined { .. }]),
+            "{unproved:?}"
+        );
     }
 }

@@ -45,6 +45,7 @@ pub(super) struct Courier {
     goods: Goods<Delivery>,
     in_hand: Vec<Order>,
     patience: Duration,
+    vouches: bool,
     /// Nothing is ordered before this moment of the run.
     not_before: Duration,
     /// When an announce was ordered last.
@@ -59,6 +60,7 @@ impl Courier {
         let (orders, ordered) = sync_channel::<Order>(IN_HAND_MAX);
         let (deliver, goods) = sync_channel::<Delivery>(IN_HAND_MAX);
         let mut way = bypass.way;
+        let vouches = way.vouches();
         thread::Builder::new()
             .name("detour".to_owned())
             .spawn(move || {
@@ -82,6 +84,7 @@ impl Courier {
             goods,
             in_hand: Vec::new(),
             patience: bypass.patience,
+            vouches,
             not_before: Duration::ZERO,
             announce_at: None,
             cursor: BlockId(0),
@@ -91,6 +94,11 @@ impl Courier {
     /// How long multicast may fail before this way is gone.
     pub(super) fn patience(&self) -> Duration {
         self.patience
+    }
+
+    /// Whether announces that come by this way are of now.
+    pub(super) fn vouches(&self) -> bool {
+        self.vouches
     }
 
     /// Whether something is under way.

@@ -116,7 +116,9 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
         let now = self.ticks.now();
         match parcel {
             Parcel::Announce(from, datagram) => {
-                self.receiver.handle_relayed(now, from, &datagram);
+                let courier = self.detour.courier.as_ref();
+                let vouched = courier.is_some_and(Courier::vouches);
+                self.receiver.handle_relayed(now, from, &datagram, vouched);
             }
             Parcel::Preamble(whole) => {
                 self.receiver.take_preamble(now, whole);
