@@ -79,9 +79,10 @@ impl Fleet {
         ca_pem: String,
         store: Box<dyn Store>,
     ) -> Result<Fleet, FleetError> {
+        let desk = config.fallback.desk();
         let fleet = Fleet {
-            sessions: Sessions::new(config.multicast.clone()),
-            desk: config.fallback.desk(),
+            sessions: Sessions::new(config.multicast.clone(), desk.clone()),
+            desk,
             config,
             dir,
             ca_pem,

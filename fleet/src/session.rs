@@ -24,7 +24,7 @@ use netflash_pxe::{Hex32, plain};
 
 use crate::adapter::ImageSource;
 use crate::config::MulticastConfig;
-use crate::fallback::Board;
+use crate::fallback::{Board, Desk};
 use crate::machine::StoredImage;
 use crate::units;
 
@@ -120,15 +120,17 @@ struct Live {
 pub(crate) struct Sessions {
     config: MulticastConfig,
     budget: Arc<OnceLock<RateBudget>>,
+    desk: Option<Arc<Desk>>,
     live: Mutex<BTreeMap<i64, Live>>,
 }
 
 impl Sessions {
-    /// No session yet.
-    pub(crate) fn new(config: MulticastConfig) -> Sessions {
+    /// No session yet. What `desk` sends counts in the cap of them all.
+    pub(crate) fn new(config: MulticastConfig, desk: Option<Arc<Desk>>) -> Sessions {
         Sessions {
             config,
             budget: Arc::default(),
+            desk,
             live: Mutex::new(BTreeMap::new()),
         }
     }
@@ -215,6 +217,7 @@ impl Sessions {
         let runner = Runner {
             config: self.config.clone(),
             budget: Arc::clone(&self.budget),
+            desk: self.desk.clone(),
             image: Arc::clone(&image),
             board: board.clone(),
             expected: Arc::clone(&expected),
@@ -291,6 +294,7 @@ fn open_image(image: &StoredImage) -> Result<Arc<Image>, SessionError> {
 struct Runner {
     config: MulticastConfig,
     budget: Arc<OnceLock<RateBudget>>,
+    desk: Option<Arc<Desk>>,
     image: Arc<Image>,
     board: Board,
     expected: Arc<AtomicU32>,
@@ -371,8 +375,14 @@ impl Runner {
     /// The cap that all sessions keep together; it may depend on the interface, which the first of them has found.
     fn budget_on(&self, interface: &Interface) -> Result<Option<RateBudget>, String> {
         let total_bits = units::total_on(&self.config.rate_total, interface)?;
-        let budget = |bits| self.budget.get_or_init(|| RateBudget::new(bits)).clone();
-        Ok(total_bits.map(budget))
+        let open = |bits| {
+            let budget = RateBudget::new(bits);
+            if let Some(desk) = &self.desk {
+                desk.keep_within(budget.share());
+            }
+            budget
+        };
+        Ok(total_bits.map(|bits| self.budget.get_or_init(|| open(bits)).clone()))
     }
 
     fn observe(&self, event: SendEvent, opened: &Channel<Result<(), String>>) {
@@ -442,6 +452,8 @@ impl Runner {
                 status.source_symbols = stats.source_symbols;
                 status.repair_symbols = stats.repair_symbols;
                 status.blocks_left = blocks_left;
+                // Only sessions want the part that it gives back.
+                self.desk.iter().for_each(|desk| desk.tend());
             }
         }
     }

@@ -26,9 +26,9 @@ pub use block::{
 };
 pub use clock::Instant;
 pub use driver::{
-    Audience, Bypass, Detour, DetourError, DetourReport, RateBudget, RateChange, ReceiveConfig,
-    ReceiveError, ReceiveEvent, ReceiveReport, SendConfig, SendError, SendEvent, SendReport,
-    random_session, receive, receive_beside, send,
+    Audience, Bypass, Detour, DetourError, DetourReport, RateBudget, RateChange, RateShare,
+    ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport, SendConfig, SendError, SendEvent,
+    SendReport, random_session, receive, receive_beside, send,
 };
 pub use driver::{Examination, HeardSession, ask_who_listens, examine, probe};
 pub use fec::{FIRST_REPAIR, Fec, FecError, MAX_REPAIR, MAX_SOURCE, ReedSolomon};

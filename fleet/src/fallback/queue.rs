@@ -134,6 +134,16 @@ impl Queue {
         self.waiting.retain(|one| one.machine != machine);
     }
 
+    /// From now on all together get `rate_bits` per second.
+    pub fn set_rate(&mut self, rate_bits: u64) {
+        self.config.rate_bits = rate_bits;
+    }
+
+    /// Bits per second of all together.
+    pub fn rate(&self) -> u64 {
+        self.config.rate_bits
+    }
+
     /// How long to wait before `bytes` may be sent to `machine`; they count as sent then.
     pub fn pay(&mut self, now: Duration, machine: u64, bytes: usize) -> Duration {
         // Who is being sent to is not absent, however long it takes.

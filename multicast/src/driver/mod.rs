@@ -26,7 +26,7 @@ pub use receive::{
     ReceiveConfig, ReceiveError, ReceiveEvent, ReceiveReport, receive, receive_beside,
 };
 pub use send::{
-    Audience, RateBudget, RateChange, SendConfig, SendError, SendEvent, SendReport, send,
+    Audience, RateBudget, RateChange, RateShare, SendConfig, SendError, SendEvent, SendReport, send,
 };
 
 #[cfg(test)]

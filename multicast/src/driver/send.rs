@@ -36,7 +36,7 @@ mod tempo;
 use run::Run;
 use tempo::Tempo;
 
-pub use budget::RateBudget;
+pub use budget::{RateBudget, RateShare};
 
 /// Blocks asked for and not yet sent on; the state machine keeps fewer open.
 const SOURCE_QUEUE: usize = 64;

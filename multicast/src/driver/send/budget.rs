@@ -13,7 +13,7 @@ use std::{
 /// How often a session asks anew.
 const ASK_EVERY: Duration = Duration::from_millis(5);
 
-/// A rate that all sessions with a clone of this keep together.
+/// A rate that all sessions with a clone of this, and whatever else sends beside them, keep together.
 #[derive(Clone, Debug)]
 pub struct RateBudget {
     ledger: Arc<Mutex<Ledger>>,
@@ -27,9 +27,9 @@ struct Ledger {
     next: u64,
 }
 
-/// The part of one session. Dropping it gives it back.
+/// The part of one session, or of something else on the same link. Dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct RateShare {
+pub struct RateShare {
     budget: RateBudget,
     id: u64,
     asked: Option<Duration>,
@@ -50,8 +50,8 @@ impl RateBudget {
         }
     }
 
-    /// The part of one more session, which wants nothing yet.
-    pub(crate) fn share(&self) -> RateShare {
+    /// The part of one more, who wants nothing yet.
+    pub fn share(&self) -> RateShare {
         let mut ledger = self.lock();
         let id = ledger.next;
         ledger.next += 1;
@@ -72,8 +72,9 @@ impl RateBudget {
 }
 
 impl RateShare {
-    /// What a session that wants to send `bits` per second may send from `now` on.
-    pub(crate) fn ask(&mut self, now: Duration, bits: u64) -> u64 {
+    /// What one that wants to send `bits` per second may send from `now` on, counted from any origin that stays the
+    /// same. The wish holds until the next: ask for 0 when there is nothing to send.
+    pub fn ask(&mut self, now: Duration, bits: u64) -> u64 {
         let fresh = self.asked.is_some_and(|at| now < at + ASK_EVERY);
         if !fresh || bits != self.wanted_bits {
             let mut ledger = self.budget.lock();
