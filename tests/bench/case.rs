@@ -27,6 +27,8 @@ pub(crate) enum Case {
     Sealed,
     /// A whole disk with an operating system, from its image to four disks.
     Image,
+    /// One receiver behind 1 Gbit/s: fixed rates, `auto`, and `auto` beside TCP.
+    Rate,
     /// The erasure code alone: sizes of blocks, losses, and the time of both ends.
     Code,
 }
@@ -42,6 +44,7 @@ impl Case {
             Case::Rooms => "One, four and eight machines",
             Case::Sealed => "With a key and without",
             Case::Image => "A disk with Debian to four machines",
+            Case::Rate => "The rate behind 1 Gbit/s",
             Case::Code => "The erasure code",
         }
     }
@@ -75,6 +78,12 @@ impl Case {
                 "From the file on the sender's disk to four disks in memory, over a link of 1 Gbit/s, with \
                  segmentation offload: netflash sends its image and verifies; udpcast is fed by `zstd` and feeds \
                  `zstd -d`, as people do it."
+            }
+            Case::Rate => {
+                "1 GiB to one machine; the sender's interface is a token bucket of 1000 Mbit/s with a queue of 512 KiB. \
+                 *Seconds* and *goodput* are of the time in which data flowed; after it comes the rest of the reading \
+                 back. The TCP stream has the same link and sends all it can from before the transfer to its end; its \
+                 worst second is that of any ten tenths in a row."
             }
             Case::Code => {
                 "Milliseconds of one core for one block with symbols of 1452 bytes, best of many. *Transforms* is \
@@ -188,7 +197,7 @@ impl Case {
                     ..base.clone()
                 })
                 .to_vec(),
-            Case::Code => Vec::new(),
+            Case::Rate | Case::Code => Vec::new(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -62,6 +62,11 @@ impl World {
         }
         Ok(hall)
     }
+}
+
+/// A file in memory, for the disk of the receiver `name`.
+pub(crate) fn disk_of(name: &str) -> PathBuf {
+    Path::new(DISKS).join(name)
 }
 
 /// What is measured.

@@ -6,17 +6,20 @@
 mod case;
 mod cell;
 mod code;
+mod rate;
 mod report;
 mod tool;
 
 use std::{
     fs,
+    net::SocketAddrV4,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use serde::{Serialize, de::DeserializeOwned};
 use tests::{
     lab::enter,
     net::{GenerousBuffers, Payload},
@@ -43,7 +46,7 @@ struct Options {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "network,offload,steady,cpu,rooms,sealed,image,code"
+        default_value = "network,offload,steady,cpu,rooms,sealed,image,rate,code"
     )]
     case: Vec<Case>,
     /// Document to write the tables into; standard output without it
@@ -73,9 +76,20 @@ struct Options {
     /// Raw disk with an operating system, for the case `image`
     #[arg(long, value_name = "DISK")]
     disk: Option<PathBuf>,
+    /// Random bytes to send in the case `rate`, in MiB
+    #[arg(long, default_value_t = 1024, value_name = "N")]
+    rate_mebibytes: usize,
     /// One cell, in the world it is started in: for itself
     #[arg(long, hide = true, value_name = "JSON")]
     cell: Option<String>,
+    /// The same for the case `rate`
+    #[arg(long, hide = true, value_name = "JSON")]
+    pace: Option<String>,
+    /// The two ends of a TCP stream of that case
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    tcp_sink: Option<SocketAddrV4>,
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    tcp_source: Option<SocketAddrV4>,
 }
 
 fn main() -> Result<()> {
@@ -85,6 +99,18 @@ fn main() -> Result<()> {
         let measured = cell::measure(&serde_json::from_str(cell)?)?;
         println!("{}", serde_json::to_string(&measured)?);
         return Ok(());
+    }
+    if let Some(pace) = &options.pace {
+        enter()?;
+        let flow = rate::measure(&serde_json::from_str(pace)?)?;
+        println!("{}", serde_json::to_string(&flow)?);
+        return Ok(());
+    }
+    if let Some(address) = options.tcp_sink {
+        return rate::sink(address);
+    }
+    if let Some(address) = options.tcp_source {
+        return rate::source(address);
     }
     ensure!(options.runs > 0, "--runs must be at least 1");
     ensure!(
@@ -99,6 +125,7 @@ fn main() -> Result<()> {
     for &case in &options.case {
         let section = match case {
             Case::Code => code::section()?,
+            Case::Rate => rate_section(&options)?,
             Case::Image => {
                 let disk = options
                     .disk
@@ -140,8 +167,9 @@ fn section(case: Case, options: &Options, payload: &Payload, key: &Path) -> Resu
     };
     let mut cells = Vec::new();
     for cell in case.cells(&base, &options.receivers, &options.loss) {
-        let runs = (0..options.runs).map(|_| in_a_world(&cell));
-        let measured = Measured::median(runs.collect::<Result<_>>()?);
+        let runs = (0..options.runs).map(|_| in_a_world("--cell", &cell));
+        let runs: Vec<Measured> = runs.collect::<Result<_>>()?;
+        let measured = Measured::median(runs);
         let world = cell.world;
         eprintln!(
             "{case:?}: {cell} to {} at {} %: {measured}",
@@ -152,15 +180,29 @@ fn section(case: Case, options: &Options, payload: &Payload, key: &Path) -> Resu
     report::section(case, &cells, options.runs)
 }
 
-/// Runs one cell in a process of its own.
-fn in_a_world(cell: &Cell) -> Result<Measured> {
+/// Measures the case `rate`: each once, for each is long.
+fn rate_section(options: &Options) -> Result<String> {
+    let directory = tempfile::tempdir().context("making room for the payload")?;
+    let payload = Payload::random(directory.path(), options.rate_mebibytes)?;
+    let mut flows = Vec::new();
+    for pace in rate::paces(&payload) {
+        let flow: rate::Flow = in_a_world("--pace", &pace)?;
+        eprintln!("rate {}: {flow:?}", pace.rate);
+        flows.push((pace, flow));
+    }
+    report::frame(Case::Rate, &rate::table(&flows)?)
+}
+
+/// Runs one cell in a process of its own, which is told by `option` which.
+fn in_a_world<T: DeserializeOwned>(option: &str, cell: &impl Serialize) -> Result<T> {
     let program = std::env::current_exe().context("finding this program")?;
+    let cell = serde_json::to_string(cell)?;
     let output = Command::new(program)
-        .args(["--cell", &serde_json::to_string(cell)?])
+        .args([option, &cell])
         .output()
         .context("starting a cell")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{cell:?}: {said}");
+    ensure!(output.status.success(), "{cell}: {said}");
     serde_json::from_slice(&output.stdout)
         .with_context(|| format!("reading the cell's figures; it said {said}"))
 }

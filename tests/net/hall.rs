@@ -14,6 +14,8 @@ const LINK_BURST: u32 = 64 << 10;
 const LINK_QUEUE: u32 = 512 << 10;
 /// Where the kernel keeps the limit of receive buffers.
 const BUFFER_MAX: &str = "/proc/sys/net/core/rmem_max";
+/// Where it counts what each interface received, of the namespace of whoever reads.
+const INTERFACES: &str = "/proc/self/net/dev";
 /// The first receiver's last octet, less one.
 const RECEIVERS_FROM: usize = 10;
 
@@ -100,6 +102,18 @@ impl Hall {
         let counts = counter("bytes").zip(counter("packets"));
         let (bytes, packets) = counts.with_context(|| format!("ip counts nothing: {text}"))?;
         Ok(WireCount { bytes, packets })
+    }
+
+    /// Bytes that came from the sender's interface to the bridge so far, Ethernet headers included: what its link
+    /// carried, once it is limited. Cheap, to be asked often.
+    pub fn carried(&self) -> Result<u64> {
+        let text = fs::read_to_string(INTERFACES).context("reading the interfaces' counters")?;
+        let name = format!("{}:", port(SENDER));
+        let line = text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(&name));
+        let bytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        bytes.with_context(|| format!("the kernel counts nothing at {name} {text}"))
     }
 
     /// What came to the port of a receiver and what was dropped there.

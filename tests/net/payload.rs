@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use netflash_imager::{Image, Plan};
+use serde::{Deserialize, Serialize};
 
 use super::program::{Program, netflash};
 use crate::lab::sh;
@@ -15,7 +16,7 @@ use crate::lab::sh;
 const MEBIBYTE: usize = 1 << 20;
 
 /// A raw disk and its image.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Payload {
     /// The raw disk.
     pub raw: PathBuf,
