@@ -18,6 +18,9 @@ use tests::lab::{
     small_disk, wait_until,
 };
 
+#[path = "machines/walled.rs"]
+mod walled;
+
 /// From power-on by the network to the agent's reboot, on an idle machine.
 const FLASH_LIMIT: Duration = Duration::from_secs(240);
 

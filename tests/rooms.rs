@@ -11,6 +11,9 @@ use tests::{
     net::{Hall, Payload, Program, differing_mebibytes, netflash, wait_while},
 };
 
+#[path = "rooms/memory.rs"]
+mod memory;
+
 /// Size of the disks, in MiB.
 const MEBIBYTES: usize = 32;
 /// Of those beside a machine that is nearly cut off: a room of three sees in it one of its own, and pays for it.

@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+#[path = "server/crowd.rs"]
+mod crowd;
 #[path = "server/desk.rs"]
 mod desk;
 

@@ -39,6 +39,17 @@ pub struct ReportView {
     pub repair_symbols: u64,
     /// Everything was read back and is right.
     pub verified: bool,
+    /// What came over HTTP, if something did.
+    pub fallback: Option<FallbackView>,
+}
+
+/// What came over HTTP.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct FallbackView {
+    /// Why.
+    pub reason: String,
+    /// Its bytes.
+    pub bytes: u64,
 }
 
 impl JobView {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddrV4;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use ureq::http::Uri;
+use ureq::http::{Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
@@ -30,10 +31,15 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server; `group` keeps the sessions of different tests apart.
     pub(crate) fn start(group: &str) -> Result<Server> {
+        Server::start_with(group, "")
+    }
+
+    /// The same with more lines of configuration, the first of them about multicast.
+    pub(crate) fn start_with(group: &str, more: &str) -> Result<Server> {
         let scratch = tempfile::tempdir()?;
         let config = format!(
             "[listen]\nhttps = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n\
-             [multicast]\ninterface = \"127.0.0.1\"\nloopback = true\ngroup = \"{group}\"\n"
+             [multicast]\ninterface = \"127.0.0.1\"\nloopback = true\ngroup = \"{group}\"\n{more}"
         );
         fs::write(scratch.path().join("netflash.toml"), config)?;
         Server::start_in(scratch)
@@ -99,12 +105,17 @@ impl Server {
 
     /// A small image, entered as `tiny`.
     pub(crate) fn add_image(&self) -> Result<()> {
-        let raw = self.scratch.path().join("tiny.raw");
-        fs::write(&raw, vec![9; 2 << 20])?;
-        let image = self.scratch.path().join("tiny.img.zst");
+        self.add_image_of("tiny", &vec![9; 2 << 20]).map(drop)
+    }
+
+    /// The image of a disk with these bytes, entered under `name`; where its file is.
+    pub(crate) fn add_image_of(&self, name: &str, disk: &[u8]) -> Result<PathBuf> {
+        let raw = self.scratch.path().join(format!("{name}.raw"));
+        fs::write(&raw, disk)?;
+        let image = self.scratch.path().join(format!("{name}.img.zst"));
         self.ask(&["image", "create", text(&raw), text(&image)])?;
-        self.ask(&["image", "add", "tiny", text(&image)])?;
-        Ok(())
+        self.ask(&["image", "add", name, text(&image)])?;
+        Ok(image)
     }
 
     /// What iPXE asks, and what it is answered.
@@ -238,10 +249,30 @@ impl AgentClient {
         ))
     }
 
+    /// A part of something, or all of it: the answer with its head and its bytes.
+    pub(crate) fn fetch(
+        &self,
+        path: &str,
+        bearer: &str,
+        range: Option<Range<usize>>,
+    ) -> Result<(Response<()>, Vec<u8>)> {
+        let request = self.http.get(self.url(path));
+        let mut request = request.header("authorization", format!("Bearer {bearer}"));
+        if let Some(range) = range {
+            request = request.header("range", format!("bytes={}-{}", range.start, range.end - 1));
+        }
+        let (head, mut body) = request.call()?.into_parts();
+        Ok((Response::from_parts(head, ()), body.read_to_vec()?))
+    }
+
     pub(crate) fn hello(&self, token: &str, key: u8) -> Result<(u16, Value)> {
+        self.hello_as(MAC, token, key)
+    }
+
+    pub(crate) fn hello_as(&self, mac: &str, token: &str, key: u8) -> Result<(u16, Value)> {
         let hello = json!({
             "token": token,
-            "identity": { "macs": [MAC] },
+            "identity": { "macs": [mac] },
             "inventory": { "cpu": "test \u{1b}[2J", "disks": [{ "path": "/dev/vda", "bytes": 1 << 30 }] },
             "agent_key": format!("{key:02x}").repeat(32),
             "agent_version": "test",
