@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use tests::lab::{
     Boot, Bus, DiskFault, Firmware, GuestDisk, Machine, MachineSpec, Nic, Power, Programs, Room,
     SMALL_DISK_BYTES, SMALL_DISK_SAYS, ServerOptions, ServerProcess, direct_boot, inside,
-    small_disk, wait_until,
+    sh, small_disk, wait_until,
 };
 
 #[path = "machines/walled.rs"]
@@ -149,6 +149,59 @@ fn an_unfit_disk_fails_its_own_job_and_nobody_elses() -> Result<()> {
         }
         desk.await_flash(&server, room.machine("lab-1")?)
     })
+}
+
+#[test]
+fn a_disk_becomes_an_image_although_the_power_fails_on_the_way() -> Result<()> {
+    inside(
+        "a_disk_becomes_an_image_although_the_power_fails_on_the_way",
+        || {
+            let directory = scratch()?;
+            let desk = Desk::set(directory.path())?;
+            let spec = desk.machine(1, Firmware::Bios).disk(
+                directory.path(),
+                Bus::Nvme,
+                SMALL_DISK_BYTES,
+            );
+            let room = desk.room(vec![spec], 0.0)?;
+            let server = desk.serve(&room, &["lab-1"])?;
+            let machine = room.machine("lab-1")?;
+            let disk = &machine.spec().disks[0].path;
+            small_disk(disk)?;
+            let before = hash(machine)?;
+
+            server.ask(&["job", "capture", "copy", "--machine", "lab-1"])?;
+            let listed = || Ok::<_, anyhow::Error>(server.ask(&["image", "list"])?.to_string());
+            ensure!(listed()?.contains("capturing"), "{}", listed()?);
+            desk.start_directly(&room, "lab-1")?;
+            wait_until("a part of the image to be there", FLASH_LIMIT, || {
+                let job = server.job_of("lab-1")?;
+                ensure!(!job.has_failed(), "lab-1: {}", job.reason);
+                let sent = job.progress.map_or(0, |progress| progress.received_bytes);
+                Ok(sent > 6 * MIB)
+            })?;
+            machine.press(Power::Off)?;
+            ensure!(listed()?.contains("capturing"), "{}", listed()?);
+            desk.start_directly(&room, "lab-1")?;
+            wait_until("the disk to be captured", FLASH_LIMIT, || {
+                let job = server.job_of("lab-1")?;
+                ensure!(!job.has_failed(), "lab-1: {}", job.reason);
+                machine.is_off()
+            })?;
+
+            ensure!(
+                machine.said(2, "from a former start"),
+                "what the server had was sent again"
+            );
+            let job = server.job_of("lab-1")?;
+            ensure!(job.is_done(), "lab-1 is off and its job {}", job.state);
+            ensure!(hash(machine)? == before, "the disk was written to");
+            let image = server.ask(&["image", "show", "copy"])?;
+            let path = image["path"].as_str().context("an image without a file")?;
+            sh(&format!("zstd -qdc {path} | cmp - {}", disk.display()))?;
+            Ok(())
+        },
+    )
 }
 
 /// What the tests share: a small disk, its image, and where the programs are.

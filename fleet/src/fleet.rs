@@ -3,11 +3,13 @@
 //! Everything here is synchronous and knows no HTTP; `server/` puts it on the network. One lock guards the store, and
 //! every operation holds it from reading to writing, so that no two requests decide on the same job at once.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use netflash_pxe::{Identity, KnownMachine, Resolution, resolve};
 
+use crate::capture::Captures;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::fallback::Desk;
@@ -18,6 +20,7 @@ use crate::store::{Event, Store, StoreError};
 
 mod agents;
 mod booting;
+mod captures;
 mod orders;
 mod stock;
 
@@ -25,6 +28,7 @@ use agents::AgentKeys;
 
 pub(crate) use agents::Beside;
 pub(crate) use booting::{BootRequest, Tickets};
+pub(crate) use captures::CaptureRequest;
 pub(crate) use orders::FlashRequest;
 pub(crate) use stock::NewImage;
 
@@ -46,6 +50,9 @@ pub(crate) enum FleetError {
     /// The token is not good.
     #[error("{0}")]
     Forbidden(String),
+    /// A file cannot be written: the disk is full, say.
+    #[error("{0}")]
+    Storage(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -66,6 +73,10 @@ pub(crate) struct Fleet {
     pub(crate) sessions: Sessions,
     /// Who fetches over HTTP what multicast does not bring; nobody when that is switched off.
     pub(crate) desk: Option<Arc<Desk>>,
+    /// What machines send to become images.
+    captures: Captures,
+    /// Captures that are being checked.
+    sealing: Mutex<BTreeSet<u64>>,
     tickets: Mutex<Tickets>,
     agent_keys: Mutex<AgentKeys>,
     store: Mutex<Box<dyn Store>>,
@@ -83,6 +94,8 @@ impl Fleet {
         let fleet = Fleet {
             sessions: Sessions::new(config.multicast.clone(), desk.clone()),
             desk,
+            captures: Captures::new(dir.path("images")),
+            sealing: Mutex::default(),
             config,
             dir,
             ca_pem,

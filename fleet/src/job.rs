@@ -9,6 +9,7 @@
 //!     └───────────▶ cancelled (from every active state)      failed (from every active state)
 //! ```
 //! *failed*: the agent said so, the image cannot be opened, or the machine booted too often without progress.
+//! A capture goes from *booting* to *capturing*, *sealing* (the server checks the image) and *done*.
 //! Done, failed and cancelled are final.
 
 use std::fmt;
@@ -17,8 +18,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use netflash_pxe::{
-    AgentEvent, DiskSelector, EventKind, FreePolicy, JobReport, LastAction, Phase, Progress,
-    VerifyPolicy, plain,
+    AgentEvent, CaptureEnd, CaptureHow, DiskSelector, EventKind, FreePolicy, JobReport, LastAction,
+    Phase, Progress, VerifyPolicy, plain,
 };
 
 /// Where a job stands.
@@ -35,7 +36,11 @@ pub(crate) enum JobState {
     Flashing,
     /// The agent reads back and writes the tables.
     Verifying,
-    /// The image is on the disk.
+    /// The agent sends its disk.
+    Capturing,
+    /// The server checks what it was sent.
+    Sealing,
+    /// The image is on the disk, or the disk is an image.
     Done,
     /// It did not work.
     Failed,
@@ -45,12 +50,14 @@ pub(crate) enum JobState {
 
 impl JobState {
     /// All states in the order of a job's life.
-    pub(crate) const ALL: [JobState; 8] = [
+    pub(crate) const ALL: [JobState; 10] = [
         JobState::Queued,
         JobState::Armed,
         JobState::Booting,
         JobState::Flashing,
         JobState::Verifying,
+        JobState::Capturing,
+        JobState::Sealing,
         JobState::Done,
         JobState::Failed,
         JobState::Cancelled,
@@ -72,6 +79,8 @@ impl JobState {
             JobState::Booting => "booting",
             JobState::Flashing => "flashing",
             JobState::Verifying => "verifying",
+            JobState::Capturing => "capturing",
+            JobState::Sealing => "sealing",
             JobState::Done => "done",
             JobState::Failed => "failed",
             JobState::Cancelled => "cancelled",
@@ -111,6 +120,21 @@ pub(crate) struct FlashWish {
     pub(crate) last: LastAction,
 }
 
+/// What a capture job asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CaptureWish {
+    /// Which disk is read.
+    #[serde(default)]
+    pub(crate) disk: DiskSelector,
+    /// How it becomes an image.
+    #[serde(default)]
+    pub(crate) how: CaptureHow,
+    /// What the machine does afterwards.
+    #[serde(default)]
+    pub(crate) last: LastAction,
+}
+
 /// One machine's job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Job {
@@ -128,6 +152,12 @@ pub(crate) struct Job {
     pub(crate) batch: i64,
     /// What is asked for.
     pub(crate) wish: FlashWish,
+    /// What is asked for when it is a capture.
+    #[serde(default)]
+    pub(crate) capture: Option<CaptureWish>,
+    /// What was captured, once all of it is there.
+    #[serde(default)]
+    pub(crate) captured: Option<CaptureEnd>,
     /// Where it stands.
     pub(crate) state: JobState,
     /// What the agent is busy with.
@@ -187,8 +217,12 @@ impl Job {
             self.next_event = 0;
             self.progress = None;
         }
-        if self.state.is_active() && self.state != JobState::Verifying {
-            self.state = JobState::Flashing;
+        let goes_on = matches!(self.state, JobState::Verifying | JobState::Sealing);
+        if self.state.is_active() && !goes_on {
+            self.state = match self.capture {
+                Some(_) => JobState::Capturing,
+                None => JobState::Flashing,
+            };
             self.reason.clear();
         }
     }
@@ -223,8 +257,11 @@ impl Job {
                     self.disk = Some(plain(disk, 64));
                 }
                 self.state = match phase {
+                    _ if self.captured.is_some() => JobState::Sealing,
+                    _ if self.capture.is_some() => JobState::Capturing,
                     Phase::Joining | Phase::Surveying | Phase::Receiving => JobState::Flashing,
                     Phase::Verifying | Phase::Committing => JobState::Verifying,
+                    Phase::Capturing | Phase::Sealing => return false,
                 };
                 self.reason.clear();
             }
@@ -237,6 +274,8 @@ impl Job {
                 self.progress = Some(*progress);
             }
             EventKind::Note { text } => self.reason = plain(text, Self::REASON_MAX),
+            // Whether a capture is done the server finds out itself.
+            EventKind::Done(_) if self.capture.is_some() => return false,
             EventKind::Done(report) => {
                 self.state = JobState::Done;
                 self.reason.clear();
@@ -273,6 +312,8 @@ pub(crate) mod tests {
             image_name: "debian".to_owned(),
             batch: 1,
             wish: FlashWish::default(),
+            capture: None,
+            captured: None,
             state: JobState::Queued,
             phase: None,
             disk: None,

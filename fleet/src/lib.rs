@@ -2,6 +2,7 @@
 
 mod adapter;
 mod api;
+mod capture;
 mod cli;
 mod client;
 mod cmd;

@@ -102,6 +102,36 @@ pub(crate) struct StoredImage {
     pub(crate) min_target_bytes: u64,
     /// Seconds since 1970.
     pub(crate) created: u64,
+    /// Whether it can be sent.
+    #[serde(default)]
+    pub(crate) state: ImageState,
+}
+
+/// Whether an image can be sent. Only ready ones are in the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ImageState {
+    /// It can.
+    #[default]
+    Ready,
+    /// A machine is to send it, or sends it.
+    Capturing,
+    /// It is there and is being checked.
+    Sealing,
+    /// It could not be captured.
+    Failed,
+}
+
+impl ImageState {
+    /// The word for tables and JSON.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            ImageState::Ready => "ready",
+            ImageState::Capturing => "capturing",
+            ImageState::Sealing => "sealing",
+            ImageState::Failed => "failed",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -55,8 +55,10 @@ pub(crate) fn serve(
     };
     let tls = RustlsConfig::from_config(pki.tls()?);
     let fleet = Fleet::open(config.clone(), dir.clone(), pki.ca_pem, Box::new(store))?;
+    let fleet = Arc::new(fleet);
+    fleet.resume_sealing()?;
     let web = Arc::new(Web {
-        fleet: Arc::new(fleet),
+        fleet,
         admin_hash: secret::hash(&admin_token),
         running: running.clone(),
     });

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{FlashWish, Job};
+use crate::job::{CaptureWish, FlashWish, Job};
 use crate::machine::{Machine, NewMachine, Sighting, StoredImage};
 
 mod schema;
@@ -75,6 +75,19 @@ pub(crate) struct Token {
     pub(crate) bound_to: Option<String>,
 }
 
+/// What jobs have in common that are entered together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JobDraft<'a> {
+    /// Number of the image; 0 while there is none.
+    pub(crate) image: i64,
+    /// Its name.
+    pub(crate) image_name: &'a str,
+    /// What is asked of a flash.
+    pub(crate) wish: &'a FlashWish,
+    /// What is asked of a capture, if it is one.
+    pub(crate) capture: Option<&'a CaptureWish>,
+}
+
 /// The server's memory.
 pub(crate) trait Store: Send {
     /// All machines, by name.
@@ -105,9 +118,8 @@ pub(crate) trait Store: Send {
     /// Enter one job for each machine, all in one batch, or none of them.
     fn add_jobs(
         &mut self,
-        image: &StoredImage,
+        draft: &JobDraft<'_>,
         machines: &[Machine],
-        wish: &FlashWish,
         event: &Event,
     ) -> Result<Vec<Job>, StoreError>;
     /// A job.

@@ -57,7 +57,7 @@ pub use plan::{BLOCK_BYTES_MAX, BLOCK_FRAMES_MAX, Plan, PlanBlock};
 pub use scan::Refusal;
 #[cfg(feature = "fuzzing")]
 pub use scan::free_of_volume;
-pub use seal::{SealError, SealOptions, SealProgress, Sealed, seal};
+pub use seal::{SealError, SealOptions, SealProgress, Sealed, seal, seal_to};
 pub use source::{Source, SourceError};
 pub use tables::{Gpt, Tables};
 pub use target::{Target, TargetError, TargetOptions};

@@ -31,7 +31,7 @@ use crate::partition::Partition;
 use crate::read_at::ReadAt;
 use crate::scan::{Refusal, Scan, scan, scan_tables};
 
-use crate::seal::consent::{check_consent, numbers, same_places, sentences};
+use crate::seal::consent::{check_consent, numbers, sentences, told, unchanged};
 use crate::seal::pipeline::{Piece, run};
 use crate::seek_table::{self, Entry, SKIPPABLE_HEADER_BYTES, SKIPPABLE_MAGIC};
 use crate::source::Source;
@@ -41,6 +41,9 @@ use crate::whole::Whole;
 
 mod consent;
 mod pipeline;
+mod stream;
+
+pub use stream::seal_to;
 
 /// How a disk is sealed.
 #[derive(Clone, Debug)]
@@ -126,6 +129,15 @@ pub enum SealError {
     /// Another table or other partitions were found after reading than before.
     #[error("the source changed while it was read; capture a disk that is not in use")]
     Changed,
+    /// Whoever takes the image failed.
+    #[error("handing on the image")]
+    Sink {
+        /// What it said.
+        source: io::Error,
+    },
+    /// A stream cannot be read twice.
+    #[error("a stream cannot be sealed on the way; name a file or device")]
+    Stream,
     /// More than an image can hold.
     #[error("the source is larger than {} TiB, the most an image can hold", u64::from(FRAMES_MAX) >> 20)]
     TooLarge,
@@ -211,11 +223,7 @@ pub fn seal(
     let found = match before {
         Some(before) => {
             let after = scan_tables(&stored, sector_bytes).map_err(write_error)?;
-            if before.tables != after.tables || !same_places(&before.partitions, &after.partitions)
-            {
-                return Err(SealError::Changed);
-            }
-            before
+            unchanged(before, &after)?
         }
         None => {
             let mut found = scan(&stored, sector_bytes, &options.whole).map_err(write_error)?;
@@ -227,24 +235,18 @@ pub fn seal(
             found
         }
     };
-    drop(stored);
-    let data_end = draft
-        .mask_tables(part.file(), &found.tables)
+    let (data_end, hashes) = draft
+        .mask_tables(&stored, &found.tables)
         .map_err(write_error)?;
+    drop(stored);
+    draft.hashes = hashes;
     let manifest = Manifest::new(&draft.parts(&found, data_end, options))?;
-    write_tail(part.file(), &manifest).map_err(write_error)?;
+    tail(&manifest)
+        .and_then(|tail| part.file().write_all_at(&tail, manifest.stored_total()))
+        .map_err(write_error)?;
     part.finish(output).map_err(write_error)?;
 
-    notes.extend(found.notes);
-    notes.extend(found.refusals.iter().map(|refusal| {
-        let Refusal {
-            place,
-            found,
-            remedy,
-            ..
-        } = refusal;
-        format!("{place} is kept as it is, though {found}; next time, {remedy}")
-    }));
+    notes.extend(told(found));
     Ok(Sealed {
         manifest: Arc::new(manifest),
         notes,
@@ -284,13 +286,13 @@ impl Draft {
     }
 
     /// Hashes the few frames with tables once more, now that it is known where tables are. Gives
-    /// the end of the last data on the disk that is not a table.
-    fn mask_tables(&mut self, file: &File, tables: &Tables) -> io::Result<u64> {
+    /// the end of the last data on the disk that is not a table, and all hashes.
+    fn mask_tables(&self, disk: &dyn ReadAt, tables: &Tables) -> io::Result<(u64, Vec<[u8; 32]>)> {
         let raw_bytes = self.extents.raw_bytes();
-        let disk = StoredDisk::new(file, &self.offsets, raw_bytes)?;
+        let mut hashes = self.hashes.clone();
         let masked = tables.masked(raw_bytes);
         let mut data_end = 0;
-        for (frame, hash) in used_frames(&self.extents).into_iter().zip(&mut self.hashes) {
+        for (frame, hash) in used_frames(&self.extents).into_iter().zip(&mut hashes) {
             let start = u64::from(frame.0) * u64::from(FRAME_BYTES);
             let range = start..(start + u64::from(FRAME_BYTES)).min(raw_bytes);
             if masked
@@ -313,7 +315,7 @@ impl Draft {
                 data_end = used.last().map_or(data_end, |run| run.end());
             }
         }
-        Ok(data_end)
+        Ok((data_end, hashes))
     }
 
     fn parts(self, found: &Scan, data_end: u64, options: &SealOptions) -> ManifestParts {
@@ -359,8 +361,8 @@ fn min_target_bytes(data_end: u64, raw_bytes: u64, found: &Scan) -> u64 {
     (end + backup * u64::from(sector_bytes)).min(raw_bytes)
 }
 
-/// Appends the manifest and the seek table behind the frames.
-fn write_tail(file: &File, manifest: &Manifest) -> io::Result<()> {
+/// What follows the frames: the manifest and the seek table.
+fn tail(manifest: &Manifest) -> io::Result<Vec<u8>> {
     let bytes = manifest.to_bytes();
     let length = u32::try_from(bytes.len())
         .map_err(|_| io::Error::new(io::ErrorKind::FileTooLarge, "manifest above 4 GiB"))?;
@@ -382,5 +384,5 @@ fn write_tail(file: &File, manifest: &Manifest) -> io::Result<()> {
         .u32(length)
         .raw(bytes)
         .raw(&seek_table::render(&entries));
-    file.write_all_at(&tail.finish(), manifest.stored_total())
+    Ok(tail.finish())
 }

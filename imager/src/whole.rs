@@ -1,6 +1,7 @@
 //! Partitions that a person wants byte for byte, whatever their file systems say.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -43,6 +44,19 @@ impl Default for Whole {
 #[error("{0:?} is neither a partition number nor `all`; write --whole=2,3 or --whole=all")]
 pub struct WholeError(String);
 
+impl fmt::Display for Whole {
+    /// As [`Whole::from_str`] reads it; nothing for none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Whole::Partitions(numbers) => {
+                let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+                f.pad(&numbers.join(","))
+            }
+            Whole::All => f.pad("all"),
+        }
+    }
+}
+
 impl FromStr for Whole {
     type Err = WholeError;
 
@@ -68,6 +82,7 @@ mod tests {
         let two: Whole = "2,5".parse().unwrap();
         assert_eq!([1, 2, 5].map(|number| two.has(number)), [false, true, true]);
         assert_eq!((two.absent(&[1, 2]), two.absent(&[2, 5])), (Some(5), None));
+        assert_eq!(two.to_string(), "2,5");
         assert!("all".parse::<Whole>().unwrap().has(77));
         assert!(!Whole::default().has(0));
         for text in ["", "2,", "2 3", "ALL", "-1", "root"] {

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netflash_pxe::DiskInfo;
+use netflash_pxe::{ChoiceError, DiskInfo, DiskSelector};
 
 /// Disks reported; a machine with more is a storage server, and named disks are still found.
 const DISKS_MAX: usize = 128;
+/// How long the chosen disk may take to appear.
+const DISK_WAIT: Duration = Duration::from_secs(30);
 /// Pause between looks while waiting.
 const POLL: Duration = Duration::from_millis(200);
 /// Sizes in `/sys/block` are in these, whatever the disk's sectors are.
@@ -38,6 +40,28 @@ pub(crate) fn wait_for(wanted: impl Fn(&[DiskInfo]) -> bool, limit: Duration) ->
         }
         thread::sleep(POLL);
     }
+}
+
+/// Chooses exactly one disk: as `ordered`, or as `named` (by the kernel command line) where the order says `auto`.
+///
+/// # Errors
+/// When none fits, or more than one, in words for the operator.
+pub(crate) fn choose(
+    ordered: &DiskSelector,
+    named: Option<&DiskSelector>,
+) -> Result<DiskInfo, String> {
+    let selector = match (ordered, named) {
+        (DiskSelector::Auto, Some(named)) => named,
+        (ordered, _) => ordered,
+    };
+    // A disk may still come; of two that fit, none will go.
+    let is_decided =
+        |disks: &[DiskInfo]| !matches!(selector.choose(disks), Err(ChoiceError::Absent { .. }));
+    let listed = wait_for(is_decided, DISK_WAIT);
+    let disk = selector
+        .choose(&listed)
+        .map_err(|error| error.to_string())?;
+    Ok(disk.clone())
 }
 
 fn list_in(block: &Path) -> Vec<DiskInfo> {

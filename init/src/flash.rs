@@ -27,8 +27,8 @@ use netflash_multicast::{
     receive_beside,
 };
 use netflash_pxe::{
-    ChoiceError, DiskInfo, DiskSelector, EventKind, FallbackReport, FlashOrder, JobReport, Phase,
-    Progress, SealedKeys, plain,
+    DiskInfo, DiskSelector, EventKind, FallbackReport, FlashOrder, JobReport, Phase, Progress,
+    SealedKeys, plain,
 };
 
 use crate::console::Console;
@@ -38,8 +38,6 @@ use crate::events::{Events, Wish};
 use crate::server::Server;
 use crate::sink::{DeploySink, Tally};
 
-/// How long the chosen disk may take to appear.
-const DISK_WAIT: Duration = Duration::from_secs(30);
 /// How long its device node may take after the disk is listed.
 const NODE_WAIT: Duration = Duration::from_secs(5);
 /// A sender not heard for this long is gone, or multicast does not pass. Long, because beginning
@@ -151,22 +149,12 @@ impl Flash<'_> {
 
     /// Chooses exactly one disk and claims it. Nothing is written here.
     fn open_disk(&self) -> Result<(DiskInfo, Target), String> {
-        let selector = match (&self.order.disk, self.disk) {
-            (DiskSelector::Auto, Some(named)) => named,
-            (ordered, _) => ordered,
-        };
-        // A disk may still come; of two that fit, none will go.
-        let is_decided =
-            |disks: &[DiskInfo]| !matches!(selector.choose(disks), Err(ChoiceError::Absent { .. }));
-        let listed = disks::wait_for(is_decided, DISK_WAIT);
-        let disk = selector
-            .choose(&listed)
-            .map_err(|error| error.to_string())?;
+        let disk = disks::choose(&self.order.disk, self.disk)?;
         let path = Path::new(&disk.path);
         let end = Instant::now() + NODE_WAIT;
         loop {
             match Target::open(path, TargetOptions::default()) {
-                Ok(target) => return Ok((disk.clone(), target)),
+                Ok(target) => return Ok((disk, target)),
                 // devtmpfs makes the node a moment after sysfs lists the disk.
                 Err(TargetError::Absent { .. }) if Instant::now() < end => {
                     thread::sleep(Duration::from_millis(100));

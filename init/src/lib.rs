@@ -7,10 +7,11 @@
 //!
 //! ```text
 //!  kernel ── PID 1: keeper ──spawns──▶ worker ──▶ coldplug ─┐
-//!              ▲  watchdog, reaping      │        network ──┼─▶ hello ─▶ job ─▶ flash ─▶ report
+//!              ▲  watchdog, reaping      │        network ──┼─▶ hello ─▶ job ─▶ flash, capture
 //!              └──── exit code: reboot, power off, halt ◀───┘           (loop)
 //! ```
 
+mod capture;
 mod coldplug;
 mod console;
 mod detour;
@@ -28,6 +29,7 @@ mod screen;
 mod server;
 mod sink;
 mod trust;
+mod upload;
 mod worker;
 
 pub use keeper::run;

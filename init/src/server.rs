@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use netflash_pxe::{
-    API_ANNOUNCE, API_EVENTS, API_HELLO, API_IMAGE, API_JOB, API_MANIFEST, AgentEvent,
-    EventsAnswer, Hello, JobAnswer, POSITION_HEADER, SENDER_HEADER, SERVER_NAME, Welcome, plain,
+    API_ANNOUNCE, API_CAPTURE, API_EVENTS, API_HELLO, API_IMAGE, API_JOB, API_MANIFEST, AgentEvent,
+    CaptureEnd, CaptureState, EventsAnswer, Hello, JobAnswer, POSITION_HEADER, SENDER_HEADER,
+    SERVER_NAME, Welcome, plain,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -218,6 +219,51 @@ impl Server {
     /// See [`ServerError`].
     pub(crate) fn image(&self, job: u64, range: &Range<u64>) -> Result<Vec<u8>, ServerError> {
         Ok(self.fetch(API_IMAGE, job, Some(range))?.1)
+    }
+
+    /// What the server has of the image that is being captured.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub(crate) fn capture_state(&self, job: u64) -> Result<CaptureState, ServerError> {
+        let url = self.url(&API_CAPTURE.replace("{id}", &job.to_string()));
+        self.with_bearer(|bearer| {
+            let request = self.agent.get(&url).header("authorization", bearer);
+            let request = request.config().timeout_global(Some(FETCH_MAX)).build();
+            self.finish(request.call())
+        })
+    }
+
+    /// Sends the part of an image that begins at `offset`.
+    ///
+    /// # Errors
+    /// See [`ServerError`]; 409 means that the image does not end there.
+    pub(crate) fn capture_part(
+        &self,
+        job: u64,
+        offset: u64,
+        part: &[u8],
+    ) -> Result<CaptureState, ServerError> {
+        let path = API_CAPTURE.replace("{id}", &job.to_string());
+        let url = format!("{}?offset={offset}", self.url(&path));
+        self.with_bearer(|bearer| {
+            let request = self.agent.put(&url).header("authorization", bearer);
+            let request = request.config().timeout_global(Some(FETCH_MAX)).build();
+            self.finish(request.send(part))
+        })
+    }
+
+    /// Says that the image is complete.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub(crate) fn capture_end(
+        &self,
+        job: u64,
+        end: &CaptureEnd,
+    ) -> Result<CaptureState, ServerError> {
+        let path = API_CAPTURE.replace("{id}", &job.to_string());
+        self.with_bearer(|bearer| self.post(&path, bearer, end))
     }
 
     fn fetch(

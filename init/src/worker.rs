@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 use log::LevelFilter;
 use netflash_multicast::AgentKey;
 use netflash_pxe::{
-    EventKind, Hello, Hex32, Job, JobAnswer, KernelParams, LastAction, LogLevel, Order, Welcome,
+    CaptureOrder, EventKind, FlashOrder, Hello, Hex32, Job, JobAnswer, JobReport, KernelParams,
+    LastAction, LogLevel, Order, Welcome,
 };
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 
+use crate::capture::{Capture, Captured};
 use crate::coldplug::Coldplug;
 use crate::console::{self, Console};
 use crate::events::Events;
@@ -81,6 +83,16 @@ struct Worker {
     console: &'static Console,
     /// Number of the next event.
     sequence: Arc<AtomicU64>,
+}
+
+/// How a job ended that did not fail.
+enum Ended {
+    /// It is done. A capture is told by the server to itself, a flash needs a report.
+    Done(Option<JobReport>),
+    /// Something passing: ask the server and try again.
+    Again(String),
+    /// The server called it off.
+    Cancelled,
 }
 
 /// What is shown when only a new start can help.
@@ -207,66 +219,49 @@ impl Worker {
         name: &str,
         job: &Job,
     ) -> Option<Ending> {
-        let Order::Flash(order) = &job.order;
-        log::info!(
-            "job={} order=flash image={} session={:08x}",
-            job.id,
-            order.image_name,
-            order.session.session
-        );
+        let session = match &job.order {
+            Order::Flash(order) => order.session.session,
+            Order::Capture(_) => 0,
+        };
         let stop = Arc::new(AtomicBool::new(false));
         let events = Events::start(
             server.clone(),
             job.id,
-            order.session.session,
+            session,
             self.sequence.clone(),
             stop.clone(),
         );
-        let flash = server
-            .local_address()
-            .map_err(|error| format!("no way to the server: {error}"))
-            .and_then(|address| {
-                Flash {
-                    job: job.id,
-                    server,
-                    order,
-                    key,
-                    disk: self.params.disk.as_ref(),
-                    name,
-                    address: address.to_string(),
-                    events: &events,
-                    console: self.console,
-                    stop,
-                }
-                .run()
-            });
-        match flash {
-            Ok(Outcome::Done(report)) => {
-                self.console
-                    .phase(&format!("{} is on {}", order.image_name, report.disk));
+        let outcome = match &job.order {
+            Order::Flash(order) => {
                 log::info!(
-                    "job={} state=done seconds={:.1} kept={} written={} received={} repairs={} lost={}",
+                    "job={} order=flash image={} session={session:08x}",
                     job.id,
-                    report.seconds,
-                    report.kept_frames,
-                    report.written_frames,
-                    report.received_bytes,
-                    report.repair_symbols,
-                    report.lost_symbols
+                    order.image_name
                 );
-                events.push(EventKind::Done(report));
+                self.flash(server, key, name, job.id, order, &events, stop)
+            }
+            Order::Capture(order) => {
+                log::info!("job={} order=capture image={}", job.id, order.image_name);
+                self.capture(server, job.id, order, &events, stop)
+            }
+        };
+        match outcome {
+            Ok(Ended::Done(report)) => {
+                if let Some(report) = report {
+                    events.push(EventKind::Done(report));
+                }
                 if !events.finish(TELL_MAX) {
                     log::warn!("job={} the server could not be told", job.id);
                 }
                 self.last_action(job.last)
             }
-            Ok(Outcome::Again(reason)) => {
+            Ok(Ended::Again(reason)) => {
                 log::warn!("job={} {reason}; asking the server again", job.id);
                 events.push(EventKind::Note { text: reason });
                 events.finish(RETRY_MAX);
                 None
             }
-            Ok(Outcome::Cancelled) => {
+            Ok(Ended::Cancelled) => {
                 self.console.phase("the job was cancelled");
                 events.finish(RETRY_MAX);
                 None
@@ -280,6 +275,83 @@ impl Worker {
                 None
             }
         }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different thing of the job"
+    )]
+    fn flash(
+        &self,
+        server: &Arc<Server>,
+        key: &AgentKey,
+        name: &str,
+        job: u64,
+        order: &FlashOrder,
+        events: &Events,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Ended, String> {
+        let address = server
+            .local_address()
+            .map_err(|error| format!("no way to the server: {error}"))?;
+        let flash = Flash {
+            job,
+            server,
+            order,
+            key,
+            disk: self.params.disk.as_ref(),
+            name,
+            address: address.to_string(),
+            events,
+            console: self.console,
+            stop,
+        };
+        Ok(match flash.run()? {
+            Outcome::Done(report) => {
+                self.console
+                    .phase(&format!("{} is on {}", order.image_name, report.disk));
+                log::info!(
+                    "job={job} state=done seconds={:.1} kept={} written={} received={} repairs={} lost={}",
+                    report.seconds,
+                    report.kept_frames,
+                    report.written_frames,
+                    report.received_bytes,
+                    report.repair_symbols,
+                    report.lost_symbols
+                );
+                Ended::Done(Some(report))
+            }
+            Outcome::Again(reason) => Ended::Again(reason),
+            Outcome::Cancelled => Ended::Cancelled,
+        })
+    }
+
+    fn capture(
+        &self,
+        server: &Arc<Server>,
+        job: u64,
+        order: &CaptureOrder,
+        events: &Events,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Ended, String> {
+        let capture = Capture {
+            job,
+            server,
+            order,
+            disk: self.params.disk.as_ref(),
+            events,
+            console: self.console,
+            stop,
+        };
+        Ok(match capture.run()? {
+            Captured::Ready => {
+                self.console
+                    .phase(&format!("the server has {}", order.image_name));
+                log::info!("job={job} state=done image={}", order.image_name);
+                Ended::Done(None)
+            }
+            Captured::Cancelled => Ended::Cancelled,
+        })
     }
 
     fn last_action(&self, last: LastAction) -> Option<Ending> {

@@ -7,8 +7,9 @@
 //! GET  /agent/v1/jobs/{id}/announce  the session's last announce, for machines that multicast does not reach
 //! GET  /agent/v1/jobs/{id}/manifest  the image's manifest
 //! GET  /agent/v1/jobs/{id}/image     the image's file, by ranges of bytes
+//! GET, PUT, POST /agent/v1/jobs/{id}/capture  the disk becomes an image: see `capture`
 //! ```
-//! The last two are admitted through a queue: 503 with `Retry-After` and [`POSITION_HEADER`] means "wait".
+//! Manifest and image are admitted through a queue: 503 with `Retry-After` and [`POSITION_HEADER`] means "wait".
 //! 401 means: the bearer is no longer good, say hello again. 403 means: the token is spent or foreign; the machine
 //! must boot over the network again to get another.
 

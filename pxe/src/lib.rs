@@ -5,6 +5,7 @@
 //! parameters, and the boot decision with the iPXE script that carries it out.
 
 mod as_text;
+mod capture;
 mod contract;
 mod decide;
 mod hex;
@@ -19,6 +20,10 @@ mod sealed_keys;
 mod selector;
 mod text;
 
+pub use capture::{
+    API_CAPTURE, CAPTURE_NOTES_MAX, CAPTURE_PART_MAX, CaptureEnd, CaptureHow, CaptureOrder,
+    CaptureStage, CaptureState,
+};
 pub use contract::{
     AGENT_BODY_MAX, API_ANNOUNCE, API_EVENTS, API_HELLO, API_IMAGE, API_JOB, API_MANIFEST,
     ContractError, EVENTS_MAX, EventsAnswer, Hello, JobAnswer, POSITION_HEADER, SENDER_HEADER,

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DiskSelector, Hex32, SealedKeys};
+use crate::{CaptureOrder, DiskSelector, Hex32, SealedKeys};
 
 /// One machine's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub struct Job {
 pub enum Order {
     /// Put an image on a disk.
     Flash(FlashOrder),
+    /// Make an image of a disk.
+    Capture(CaptureOrder),
 }
 
 /// Put an image on a disk.

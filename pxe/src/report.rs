@@ -51,7 +51,7 @@ impl EventKind {
     }
 }
 
-/// What a flashing machine is busy with.
+/// What a machine with a job is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -65,6 +65,10 @@ pub enum Phase {
     Verifying,
     /// Writing the tables.
     Committing,
+    /// Reading its disk and sending it to the server.
+    Capturing,
+    /// Waiting for the server to check the image it was sent.
+    Sealing,
 }
 
 impl Phase {
@@ -76,18 +80,22 @@ impl Phase {
             Phase::Receiving => "receiving",
             Phase::Verifying => "verifying",
             Phase::Committing => "committing",
+            Phase::Capturing => "capturing",
+            Phase::Sealing => "sealing",
         }
     }
 }
 
-/// How far a flash is. All counts are of this run of the agent.
+/// How far a job is. All counts are of this run of the agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Raw bytes of the image known to be right on the disk, survey included.
+    /// Raw bytes of the image known to be right on the disk, survey included; of a capture, raw bytes of the disk
+    /// that were read or are free.
     pub done_bytes: u64,
-    /// Raw bytes of the image that are in use.
+    /// Raw bytes of the image that are in use; of a capture, raw bytes of the disk.
     pub total_bytes: u64,
-    /// Bytes of the symbols received that were of use: neither foreign, repeated nor of blocks it had already.
+    /// Bytes of the symbols received that were of use: neither foreign, repeated nor of blocks it had already; of a
+    /// capture, bytes of the image that the server has.
     pub received_bytes: u64,
     /// Bytes per second, over the last seconds.
     pub bytes_per_second: u64,

@@ -26,6 +26,8 @@ pub struct ProgressView {
     pub done_bytes: u64,
     /// Raw bytes in use.
     pub total_bytes: u64,
+    /// Bytes received; of a capture, bytes sent.
+    pub received_bytes: u64,
 }
 
 /// How a job went.

@@ -21,6 +21,10 @@ use crate::job::{FlashWish, Job, JobState};
 use crate::progress::StatusLine;
 use crate::table::{Table, bytes};
 
+mod capture;
+
+use capture::CaptureArgs;
+
 /// How often a watched job is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -28,6 +32,7 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobCommand {
     Flash(FlashArgs),
+    Capture(CaptureArgs),
     List(ListArgs),
     Show(IdArgs),
     Watch(WatchArgs),
@@ -88,6 +93,16 @@ enum LastWord {
     Wait,
 }
 
+impl From<LastWord> for LastAction {
+    fn from(word: LastWord) -> LastAction {
+        match word {
+            LastWord::Reboot => LastAction::Reboot,
+            LastWord::Poweroff => LastAction::PowerOff,
+            LastWord::Wait => LastAction::Wait,
+        }
+    }
+}
+
 /// List jobs, the newest first
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  netflash job list --active")]
@@ -126,6 +141,7 @@ pub(crate) fn run(command: JobCommand, dir: &Path, json: bool) -> anyhow::Result
     let client = Client::find(dir)?;
     match command {
         JobCommand::Flash(args) => flash(&client, args, json),
+        JobCommand::Capture(args) => capture::run(&client, args, json),
         JobCommand::List(args) => {
             let mut jobs: Vec<Job> = client.get("jobs")?;
             jobs.retain(|job| !args.active || job.state.is_active());
@@ -182,11 +198,7 @@ fn flash(client: &Client, args: FlashArgs, json: bool) -> anyhow::Result<Exit> {
                 VerifyWord::Full => VerifyPolicy::Full,
                 VerifyWord::Sample => VerifyPolicy::Sample,
             },
-            last: match args.last {
-                LastWord::Reboot => LastAction::Reboot,
-                LastWord::Poweroff => LastAction::PowerOff,
-                LastWord::Wait => LastAction::Wait,
-            },
+            last: args.last.into(),
         },
     };
     let jobs: Vec<Job> = client.post("jobs/flash", &request)?;
@@ -252,7 +264,7 @@ fn summary(jobs: &[Job]) -> String {
     words.join(", ")
 }
 
-/// How much of the image is on the disk.
+/// How much of the image is on the disk, or of the disk in the image.
 pub(crate) fn percent(job: &Job) -> String {
     match job.progress {
         _ if job.state == JobState::Done => "100 %".to_owned(),
@@ -281,14 +293,20 @@ pub(crate) fn table(jobs: &[Job]) -> String {
             job.image_name.clone(),
             percent(job),
             rate.unwrap_or_default(),
-            match &job.report {
-                Some(report) => format!(
+            match (&job.report, &job.captured) {
+                (_, Some(captured)) if job.state == JobState::Done => format!(
+                    "{} in {:.0} s, {} stored",
+                    captured.disk,
+                    captured.took_ms as f64 / 1000.0,
+                    bytes(captured.bytes)
+                ),
+                (Some(report), _) => format!(
                     "{} in {:.0} s, {} received",
                     report.disk,
                     report.seconds,
                     bytes(report.received_bytes)
                 ),
-                None => job.reason.clone(),
+                _ => job.reason.clone(),
             },
         ]);
     }

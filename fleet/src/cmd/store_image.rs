@@ -77,10 +77,11 @@ pub(crate) fn run(command: StoreImageCommand, dir: &Path, json: bool) -> anyhow:
 }
 
 fn table(images: &[StoredImage]) -> String {
-    let mut table = Table::new(["IMAGE", "DISK", "USED", "FILE", "ID"]);
+    let mut table = Table::new(["IMAGE", "STATE", "DISK", "USED", "FILE", "ID"]);
     for image in images {
         table.row([
             image.name.clone(),
+            image.state.word().to_owned(),
             bytes(image.raw_bytes),
             bytes(image.used_bytes),
             bytes(image.stored_bytes),

@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError};
 use netflash_imager::Image;
 use netflash_multicast::Membership;
 use netflash_pxe::{
-    AgentEvent, EVENTS_MAX, EventKind, EventsAnswer, FlashOrder, Hello, Inventory, JobAnswer,
-    Order, Resolution, SealedKeys, SessionTicket, Welcome, plain,
+    AgentEvent, CaptureOrder, EVENTS_MAX, EventKind, EventsAnswer, FlashOrder, Hello, Inventory,
+    JobAnswer, Order, Resolution, SealedKeys, SessionTicket, Welcome, plain,
 };
 
 use super::{Fleet, FleetError, event, job_event, now, resolve_among};
@@ -237,6 +237,20 @@ impl Fleet {
         else {
             return Ok(None);
         };
+        if let Some(wish) = job.capture.clone() {
+            let order = Order::Capture(CaptureOrder {
+                image_name: job.image_name.clone(),
+                disk: wish.disk,
+                how: wish.how,
+                created: job.created,
+            });
+            self.take(store, &mut job, bearer_hash)?;
+            return Ok(Some(netflash_pxe::Job {
+                id: job.id,
+                order,
+                last: wish.last,
+            }));
+        }
         let image = store
             .images()?
             .into_iter()
@@ -251,13 +265,7 @@ impl Fleet {
         let seal =
             |membership| self.seal_to_agent(&membership, machine, bearer_hash, session.session);
         let keys = membership.map(seal).transpose()?;
-        let before = job.clone();
-        job.taken(bearer_hash);
-        if job != before {
-            job.updated = now();
-            let changed = job.state != before.state;
-            store.update_job(&job, changed.then(|| job_event(&job)).as_ref())?;
-        }
+        self.take(store, &mut job, bearer_hash)?;
         let Job { id, wish, .. } = job;
         Ok(Some(netflash_pxe::Job {
             id,
@@ -277,6 +285,23 @@ impl Fleet {
             }),
             last: wish.last,
         }))
+    }
+
+    /// The agent with this bearer takes `job`.
+    fn take(
+        &self,
+        store: &mut dyn Store,
+        job: &mut Job,
+        bearer_hash: &str,
+    ) -> Result<(), FleetError> {
+        let before = job.clone();
+        job.taken(bearer_hash);
+        if *job != before {
+            job.updated = now();
+            let changed = job.state != before.state;
+            store.update_job(job, changed.then(|| job_event(job)).as_ref())?;
+        }
+        Ok(())
     }
 
     /// The keys of a session, for the agent with this bearer and for nobody else.

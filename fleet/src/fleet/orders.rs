@@ -6,7 +6,7 @@ use super::{Fleet, FleetError, event, find_image, find_machine, job_event, now};
 use crate::job::{FlashWish, Job, JobState};
 use crate::machine::Machine;
 use crate::session::Patience;
-use crate::store::Store;
+use crate::store::{JobDraft, Store};
 
 /// Machines in one request.
 const MACHINES_MAX: usize = 10_000;
@@ -36,12 +36,14 @@ impl Fleet {
             machines.len(),
             request.wish.disk
         );
-        let mut jobs = store.add_jobs(
-            &image,
-            &machines,
-            &request.wish,
-            &event("jobs_entered", None, None, text),
-        )?;
+        let draft = JobDraft {
+            image: image.id,
+            image_name: &image.name,
+            wish: &request.wish,
+            capture: None,
+        };
+        let entered = event("jobs_entered", None, None, text);
+        let mut jobs = store.add_jobs(&draft, &machines, &entered)?;
         let batch = jobs[0].batch;
         let receivers = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
         let begun = self
@@ -95,6 +97,13 @@ impl Fleet {
         let jobs = store.active_jobs()?;
         let images = store.images()?;
         for mut job in jobs.clone() {
+            if job.capture.is_some() {
+                if job.captured.is_none() {
+                    job.arm();
+                    store.update_job(&job, Some(&job_event(&job)))?;
+                }
+                continue;
+            }
             let receivers = jobs.iter().filter(|other| other.batch == job.batch).count();
             let receivers = u32::try_from(receivers).unwrap_or(u32::MAX);
             let begun = match images.iter().find(|image| image.id == job.image) {
@@ -121,6 +130,10 @@ impl Fleet {
     /// What follows from the end of `job`: a session that nobody needs any more ends, and one that has not begun
     /// does not wait for a machine that failed.
     pub(super) fn job_is_over(&self, store: &dyn Store, job: &Job) -> Result<(), FleetError> {
+        if job.capture.is_some() {
+            self.captures.forget(job.id);
+            return Ok(());
+        }
         if job.state != JobState::Done {
             self.sessions.expect_one_less(job.batch);
         }

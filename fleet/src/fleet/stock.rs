@@ -8,7 +8,7 @@ use netflash_imager::{ExtentKind, Image};
 use netflash_pxe::{Hex32, is_bad_uuid};
 
 use super::{Fleet, FleetError, event, find_image, find_machine, now};
-use crate::machine::{Machine, NewMachine, Sighting, StoredImage};
+use crate::machine::{ImageState, Machine, NewMachine, Sighting, StoredImage};
 use crate::power;
 use crate::store::Store;
 
@@ -138,22 +138,7 @@ impl Fleet {
                 "{name:?} is no name for an image"
             )));
         }
-        let refused =
-            |error: &dyn std::fmt::Display| FleetError::Refused(format!("{}: {error}", new.path));
-        let image = Image::open(path).map_err(|error| refused(&error))?;
-        let stored_bytes = path.metadata().map_err(|error| refused(&error))?.len();
-        let manifest = image.manifest();
-        let row = StoredImage {
-            id: 0,
-            name: name.clone(),
-            image_id: Hex32(image.id().0),
-            path: new.path.clone(),
-            raw_bytes: manifest.raw_bytes(),
-            used_bytes: manifest.extents().bytes_of(ExtentKind::Used),
-            stored_bytes,
-            min_target_bytes: manifest.min_target_bytes(),
-            created: now(),
-        };
+        let row = described(path, name)?;
         let entered = event(
             "image_added",
             None,
@@ -162,4 +147,26 @@ impl Fleet {
         );
         Ok(self.store().add_image(&row, &entered)?)
     }
+}
+
+/// The image at `path` as a row of the store.
+pub(super) fn described(path: &Path, name: &str) -> Result<StoredImage, FleetError> {
+    let refused =
+        |error: &dyn std::fmt::Display| FleetError::Refused(format!("{}: {error}", path.display()));
+    let image = Image::open(path).map_err(|error| refused(&error))?;
+    let stored_bytes = path.metadata().map_err(|error| refused(&error))?.len();
+    let text = path.to_str().ok_or_else(|| refused(&"is not UTF-8"))?;
+    let manifest = image.manifest();
+    Ok(StoredImage {
+        id: 0,
+        name: name.to_owned(),
+        image_id: Hex32(image.id().0),
+        path: text.to_owned(),
+        raw_bytes: manifest.raw_bytes(),
+        used_bytes: manifest.extents().bytes_of(ExtentKind::Used),
+        stored_bytes,
+        min_target_bytes: manifest.min_target_bytes(),
+        created: now(),
+        state: ImageState::Ready,
+    })
 }

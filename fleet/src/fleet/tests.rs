@@ -19,16 +19,16 @@ use crate::job::{FlashWish, JobState};
 use crate::machine::NewMachine;
 use crate::store::SqliteStore;
 
-struct Room {
-    scratch: TempDir,
-    fleet: Fleet,
+pub(super) struct Room {
+    pub(super) scratch: TempDir,
+    pub(super) fleet: Fleet,
 }
 
 const UUID: &str = "8c8a6d2e-1f52-4b5e-9c9b-0d6a2f3f1a01";
 
 impl Room {
     /// A fleet with machines `a` and `b`, an image `tiny`, and sessions on loopback.
-    fn new(first_group: &str) -> Room {
+    pub(super) fn new(first_group: &str) -> Room {
         let scratch = tempfile::tempdir().unwrap();
         let fleet = Room::fleet(&scratch, first_group);
         for (name, last) in [("a", 1), ("b", 2)] {
@@ -49,7 +49,7 @@ impl Room {
         Room { scratch, fleet }
     }
 
-    fn fleet(scratch: &TempDir, first_group: &str) -> Fleet {
+    pub(super) fn fleet(scratch: &TempDir, first_group: &str) -> Fleet {
         let mut config = Config::default();
         config.multicast.interface = "127.0.0.1".to_owned();
         config.multicast.loopback = true;
@@ -77,7 +77,7 @@ impl Room {
     }
 
     /// The token a machine gets when it boots.
-    fn token(&self, last: u8) -> String {
+    pub(super) fn token(&self, last: u8) -> String {
         let ticket = self.boot(last).ticket.expect("it boots the agent");
         self.fleet.token_of(&ticket).expect("the ticket is fresh")
     }
@@ -124,7 +124,7 @@ fn identity(last: u8) -> Identity {
     }
 }
 
-fn hello(token: &str, last: u8, key: u8) -> Hello {
+pub(super) fn hello(token: &str, last: u8, key: u8) -> Hello {
     Hello {
         token: token.to_owned(),
         identity: Identity {
@@ -137,7 +137,7 @@ fn hello(token: &str, last: u8, key: u8) -> Hello {
     }
 }
 
-fn events(kinds: Vec<EventKind>) -> Vec<AgentEvent> {
+pub(super) fn events(kinds: Vec<EventKind>) -> Vec<AgentEvent> {
     let numbered = kinds.into_iter().zip(0..);
     numbered
         .map(|(event, sequence)| AgentEvent {
@@ -148,7 +148,7 @@ fn events(kinds: Vec<EventKind>) -> Vec<AgentEvent> {
         .collect()
 }
 
-fn done() -> EventKind {
+pub(super) fn done() -> EventKind {
     EventKind::Done(JobReport {
         image_id: Hex32([0; 32]),
         disk: "/dev/vda".to_owned(),
@@ -271,7 +271,9 @@ fn a_machine_that_comes_back_gets_the_same_job_and_session_and_its_old_agent_is_
     room.flash(&["a"]).unwrap();
     let order = |welcome: &netflash_pxe::Welcome| {
         let job = welcome.job.clone().expect("there is a job");
-        let netflash_pxe::Order::Flash(flash) = job.order;
+        let Order::Flash(flash) = job.order else {
+            panic!("another order")
+        };
         (job.id, flash.session)
     };
     let first = room.fleet.hello(&hello(&room.token(1), 1, 1)).unwrap();
@@ -351,7 +353,9 @@ fn after_a_restart_a_job_goes_on_in_a_new_session() {
     let again = fleet.hello(&hello).unwrap();
     assert_eq!(again.bearer, welcome.bearer);
     let job = again.job.expect("its token is still good");
-    let netflash_pxe::Order::Flash(order) = job.order;
+    let Order::Flash(order) = job.order else {
+        panic!("another order")
+    };
     assert_ne!(order.session.session, before);
     assert_eq!(order.session.session, fleet.sessions.all()[0].session);
 }
@@ -398,7 +402,9 @@ fn the_keys_of_a_session_are_for_the_agent_that_said_hello() {
     hello.agent_key = Hex32(agent.public());
     let welcome = room.fleet.hello(&hello).unwrap();
     let keys_of = |job: Option<netflash_pxe::Job>| {
-        let Order::Flash(order) = job.expect("there is a job").order;
+        let Order::Flash(order) = job.expect("there is a job").order else {
+            panic!("another order")
+        };
         let ticket = order.session;
         let keys = ticket.keys.expect("sessions are sealed by default");
         (keys, ticket.session)

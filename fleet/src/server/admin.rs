@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::answer::{Web, work};
 use crate::api::{EVENTS_MAX, JOBS_MAX, MachineList, PowerRequest, Status};
-use crate::fleet::{FlashRequest, Fleet, FleetError, NewImage};
+use crate::fleet::{CaptureRequest, FlashRequest, Fleet, FleetError, NewImage};
 use crate::job::Job;
 use crate::machine::NewMachine;
 use crate::power::{PowerOutcome, PowerTarget, act_on_all};
@@ -27,6 +27,7 @@ pub(super) fn routes() -> Router<Arc<Web>> {
         .route("/images/{name}", get(image))
         .route("/jobs", get(jobs))
         .route("/jobs/flash", post(flash))
+        .route("/jobs/capture", post(capture))
         .route("/jobs/{id}", get(job))
         .route("/jobs/{id}/cancel", post(cancel))
         .route("/power", post(power))
@@ -75,7 +76,7 @@ async fn remove_machine(State(web): Shared, Path(name): Path<String>) -> Respons
 }
 
 async fn images(State(web): Shared) -> Response {
-    work(&web, |fleet| fleet.images()).await
+    work(&web, |fleet| fleet.images_and_captures()).await
 }
 
 async fn add_image(State(web): Shared, Json(new): Json<NewImage>) -> Response {
@@ -88,6 +89,10 @@ async fn image(State(web): Shared, Path(name): Path<String>) -> Response {
 
 async fn flash(State(web): Shared, Json(request): Json<FlashRequest>) -> Response {
     work(&web, move |fleet| fleet.flash(&request)).await
+}
+
+async fn capture(State(web): Shared, Json(request): Json<CaptureRequest>) -> Response {
+    work(&web, move |fleet| fleet.capture(&request)).await
 }
 
 async fn jobs(State(web): Shared) -> Response {

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 
 use netflash_pxe::{
-    API_ANNOUNCE, API_EVENTS, API_HELLO, API_IMAGE, API_JOB, API_MANIFEST, AgentEvent, Hello,
+    API_ANNOUNCE, API_CAPTURE, API_EVENTS, API_HELLO, API_IMAGE, API_JOB, API_MANIFEST, AgentEvent,
+    CAPTURE_PART_MAX, CaptureEnd, Hello,
 };
 
 use super::answer::{Web, bearer, work};
@@ -24,6 +27,13 @@ pub(super) fn routes() -> Router<Arc<Web>> {
         .route(API_ANNOUNCE, get(announce))
         .route(API_MANIFEST, get(manifest))
         .route(API_IMAGE, get(image))
+        .route(
+            API_CAPTURE,
+            get(capture_state)
+                .put(capture_part)
+                .post(capture_end)
+                .layer(DefaultBodyLimit::max(CAPTURE_PART_MAX)),
+        )
 }
 
 async fn hello(State(web): State<Arc<Web>>, Json(hello): Json<Hello>) -> Response {
@@ -76,6 +86,51 @@ async fn image(State(web): State<Arc<Web>>, Path(id): Path<u64>, headers: Header
         Ok(here) => fallback::image(&here.desk, here.machine, &here.image, &headers),
         Err(error) => error.into_response(),
     }
+}
+
+async fn capture_state(
+    State(web): State<Arc<Web>>,
+    Path(id): Path<u64>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(bearer) = bearer(&headers).map(str::to_owned) else {
+        return FleetError::Unauthorized.into_response();
+    };
+    work(&web, move |fleet| fleet.capture_state(&bearer, id)).await
+}
+
+#[derive(Deserialize)]
+struct At {
+    offset: u64,
+}
+
+async fn capture_part(
+    State(web): State<Arc<Web>>,
+    Path(id): Path<u64>,
+    Query(At { offset }): Query<At>,
+    headers: HeaderMap,
+    part: Bytes,
+) -> Response {
+    let Some(bearer) = bearer(&headers).map(str::to_owned) else {
+        return FleetError::Unauthorized.into_response();
+    };
+    work(&web, move |fleet| {
+        fleet.capture_part(&bearer, id, offset, &part)
+    })
+    .await
+}
+
+async fn capture_end(
+    State(web): State<Arc<Web>>,
+    Path(id): Path<u64>,
+    headers: HeaderMap,
+    Json(end): Json<CaptureEnd>,
+) -> Response {
+    let Some(bearer) = bearer(&headers).map(str::to_owned) else {
+        return FleetError::Unauthorized.into_response();
+    };
+    let fleet = Arc::clone(&web.fleet);
+    work(&web, move |_| fleet.capture_end(&bearer, id, end)).await
 }
 
 /// What the machine that asks may fetch of job `id`.

@@ -110,6 +110,7 @@ impl IntoResponse for FleetError {
             FleetError::Malformed(_) => StatusCode::BAD_REQUEST,
             FleetError::Unauthorized => StatusCode::UNAUTHORIZED,
             FleetError::Forbidden(_) => StatusCode::FORBIDDEN,
+            FleetError::Storage(_) => StatusCode::INSUFFICIENT_STORAGE,
             FleetError::Store(crate::store::StoreError::Exists(_)) => StatusCode::CONFLICT,
             FleetError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

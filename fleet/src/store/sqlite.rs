@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use netflash_pxe::Identity;
 
 use super::schema::{TABLES, VERSION};
-use super::{Event, Store, StoreError, Token};
-use crate::job::{FlashWish, Job, JobState};
+use super::{Event, JobDraft, Store, StoreError, Token};
+use crate::job::{Job, JobState};
 use crate::machine::{Machine, NewMachine, Sighting, StoredImage};
 
 /// Strangers remembered.
@@ -239,13 +239,12 @@ impl Store for SqliteStore {
 
     fn add_jobs(
         &mut self,
-        image: &StoredImage,
+        draft: &JobDraft<'_>,
         machines: &[Machine],
-        wish: &FlashWish,
         event: &Event,
     ) -> Result<Vec<Job>, StoreError> {
         self.change(Some(event), |change| {
-            change.execute("INSERT INTO batches (image) VALUES (?1)", [image.id])?;
+            change.execute("INSERT INTO batches (image) VALUES (?1)", [draft.image])?;
             let batch = change.last_insert_rowid();
             let mut jobs = Vec::new();
             for machine in machines {
@@ -266,10 +265,12 @@ impl Store for SqliteStore {
                     id: change.last_insert_rowid().unsigned_abs(),
                     machine: machine.id,
                     machine_name: machine.name.clone(),
-                    image: image.id,
-                    image_name: image.name.clone(),
+                    image: draft.image,
+                    image_name: draft.image_name.to_owned(),
                     batch,
-                    wish: wish.clone(),
+                    wish: draft.wish.clone(),
+                    capture: draft.capture.cloned(),
+                    captured: None,
                     state: JobState::Queued,
                     phase: None,
                     disk: None,

@@ -28,8 +28,33 @@ pub(super) fn numbers(there: &[u32]) -> String {
     list.join(", ")
 }
 
+/// Gives back what was found before reading, if tables and places are the same after it.
+pub(super) fn unchanged(before: Scan, after: &Scan) -> Result<Scan, SealError> {
+    let same = before.tables == after.tables && same_places(&before.partitions, &after.partitions);
+    if same {
+        Ok(before)
+    } else {
+        Err(SealError::Changed)
+    }
+}
+
+/// What a person should know of what was found.
+pub(super) fn told(found: Scan) -> Vec<String> {
+    let mut notes = found.notes;
+    notes.extend(found.refusals.into_iter().map(|refusal| {
+        let Refusal {
+            place,
+            found,
+            remedy,
+            ..
+        } = refusal;
+        format!("{place} is kept as it is, though {found}; next time, {remedy}")
+    }));
+    notes
+}
+
 /// Whether the same partitions lie in the same places.
-pub(super) fn same_places(before: &[Partition], after: &[Partition]) -> bool {
+fn same_places(before: &[Partition], after: &[Partition]) -> bool {
     let places = |list: &[Partition]| {
         list.iter()
             .map(|p| (p.number, p.start_bytes, p.bytes))

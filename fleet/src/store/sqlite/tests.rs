@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::{SqliteStore, Store, StoreError, Token};
 use crate::job::{FlashWish, JobState};
 use crate::machine::{NewMachine, Sighting, StoredImage};
-use crate::store::Event;
+use crate::store::{Event, JobDraft};
 
 fn event(kind: &str) -> Event {
     Event {
@@ -43,6 +43,7 @@ fn image(store: &mut SqliteStore) -> StoredImage {
         stored_bytes: 1 << 28,
         min_target_bytes: 1 << 30,
         created: 1,
+        state: Default::default(),
     };
     store.add_image(&image, &event("image_added")).unwrap()
 }
@@ -57,12 +58,17 @@ fn a_machine_has_one_active_job_and_a_batch_is_all_or_nothing() {
     let b = store
         .add_machine(&new_machine("b", 2), &event("x"))
         .unwrap();
-    let wish = FlashWish::default();
+    let draft = JobDraft {
+        image: image.id,
+        image_name: &image.name,
+        wish: &FlashWish::default(),
+        capture: None,
+    };
     let first = store
-        .add_jobs(&image, std::slice::from_ref(&b), &wish, &event("x"))
+        .add_jobs(&draft, std::slice::from_ref(&b), &event("x"))
         .unwrap();
     let log_before = store.events(0, 100).unwrap().len();
-    let refused = store.add_jobs(&image, &[a.clone(), b.clone()], &wish, &event("x"));
+    let refused = store.add_jobs(&draft, &[a.clone(), b.clone()], &event("x"));
     assert!(matches!(refused, Err(StoreError::Exists(text)) if text.contains('b')));
     assert_eq!(
         store.active_jobs().unwrap(),
@@ -78,7 +84,7 @@ fn a_machine_has_one_active_job_and_a_batch_is_all_or_nothing() {
     let mut over = first[0].clone();
     over.state = JobState::Done;
     store.update_job(&over, Some(&event("job_done"))).unwrap();
-    let both = store.add_jobs(&image, &[a, b], &wish, &event("x")).unwrap();
+    let both = store.add_jobs(&draft, &[a, b], &event("x")).unwrap();
     assert_eq!(both[0].batch, both[1].batch);
     assert_ne!(both[0].batch, over.batch);
 }
