@@ -14,8 +14,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tests::lab::{
     Boot, Bus, DiskFault, Firmware, GuestDisk, Machine, MachineSpec, Nic, Power, Programs, Room,
-    SMALL_DISK_BYTES, SMALL_DISK_SAYS, ServerOptions, ServerProcess, direct_boot, inside,
-    sh, small_disk, wait_until,
+    SMALL_DISK_BYTES, SMALL_DISK_SAYS, ServerOptions, ServerProcess, direct_boot, inside, sh,
+    small_disk, wait_until,
 };
 
 #[path = "machines/walled.rs"]
@@ -158,11 +158,9 @@ fn a_disk_becomes_an_image_although_the_power_fails_on_the_way() -> Result<()> {
         || {
             let directory = scratch()?;
             let desk = Desk::set(directory.path())?;
-            let spec = desk.machine(1, Firmware::Bios).disk(
-                directory.path(),
-                Bus::Nvme,
-                SMALL_DISK_BYTES,
-            );
+            let spec =
+                desk.machine(1, Firmware::Bios)
+                    .disk(directory.path(), Bus::Nvme, SMALL_DISK_BYTES);
             let room = desk.room(vec![spec], 0.0)?;
             let server = desk.serve(&room, &["lab-1"])?;
             let machine = room.machine("lab-1")?;

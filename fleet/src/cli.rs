@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cmd::{
     appliance, doctor, image, job, lab, machine, power, receive, send, serve, status, store_image,
+    verify,
 };
 use crate::exit::{Exit, exit_of};
 
@@ -46,6 +47,7 @@ enum Command {
     Send(send::SendArgs),
     Serve(serve::ServeArgs),
     Status(status::StatusArgs),
+    Verify(verify::VerifyArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -101,5 +103,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Send(args) => send::run(&args, json),
         Command::Serve(args) => serve::run(&args, dir, json),
         Command::Status(args) => status::run(&args, dir, json),
+        Command::Verify(args) => verify::run(&args, json),
     }
 }

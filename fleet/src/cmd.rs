@@ -17,6 +17,7 @@ pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod store_image;
 pub(crate) mod transfer;
+pub(crate) mod verify;
 
 /// A result on standard output, for programs or for people.
 pub(crate) fn show<T: Serialize>(

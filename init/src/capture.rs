@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netflash_imager::{SealError, SealOptions, SealProgress, Sealed, Source, Whole, WholeError, seal_to};
+use netflash_imager::{
+    SealError, SealOptions, SealProgress, Sealed, Source, Whole, WholeError, seal_to,
+};
 use netflash_pxe::{
     CAPTURE_NOTES_MAX, CaptureEnd, CaptureOrder, CaptureStage, DiskSelector, EventKind, Hex32,
     Phase, Progress,

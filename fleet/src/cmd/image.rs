@@ -45,13 +45,13 @@ fn megabytes(bytes: u64) -> f64 {
 }
 
 /// How far a command is, how fast, and how long it will still take.
-struct Pace {
+pub(crate) struct Pace {
     line: StatusLine,
     started: Instant,
 }
 
 impl Pace {
-    fn new() -> Pace {
+    pub(crate) fn new() -> Pace {
         Pace {
             line: StatusLine::new(),
             started: Instant::now(),
@@ -59,7 +59,7 @@ impl Pace {
     }
 
     /// Shows that `done` bytes of `total` are done; `more` follows on the line.
-    fn show(&mut self, done: u64, total: Option<u64>, more: &str) {
+    pub(crate) fn show(&mut self, done: u64, total: Option<u64>, more: &str) {
         let seconds = self.started.elapsed().as_secs_f64().max(0.001);
         let rate = done as f64 / seconds;
         let text = match total.filter(|&total| total > 0) {

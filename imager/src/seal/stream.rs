@@ -82,8 +82,8 @@ mod tests {
 
     use super::*;
     use crate::seal::seal;
-    use crate::whole::Whole;
     use crate::testing::{MIB, blank, ext, noise, tool};
+    use crate::whole::Whole;
 
     fn options() -> SealOptions {
         SealOptions {

@@ -60,7 +60,10 @@ pub(super) fn run(client: &Client, args: CaptureArgs, json: bool) -> anyhow::Res
             how: CaptureHow {
                 level: args.level,
                 used_only: args.used_only == UsedOnly::Auto,
-                whole: args.whole.map(|whole| whole.to_string()).unwrap_or_default(),
+                whole: args
+                    .whole
+                    .map(|whole| whole.to_string())
+                    .unwrap_or_default(),
                 note: args.note,
             },
             last: args.last.into(),
