@@ -91,6 +91,10 @@ impl<'a> Fields<'a> {
         self.bytes(at, N).try_into().unwrap_or([0; N])
     }
 
+    pub(crate) fn u8(self, at: usize) -> u8 {
+        self.array::<1>(at)[0]
+    }
+
     pub(crate) fn u16(self, at: usize) -> u16 {
         u16::from_le_bytes(self.array(at))
     }

@@ -11,13 +11,19 @@ use crate::read_at::{ReadAt, Slice};
 use crate::tables::Tables;
 use crate::whole::Whole;
 
+mod bitlocker;
+mod bitmap;
 mod btrfs;
 mod checksum;
+mod exfat;
 mod ext;
+mod fat;
 mod fs;
 mod gpt;
+mod ldm;
 mod lvm;
 mod mbr;
+mod ntfs;
 mod refusal;
 mod swap;
 mod volume;
@@ -172,6 +178,8 @@ impl Scan {
                 Err(Obstacle::unknown("it overlaps another partition"))
             } else if self.tables.lba0.is_none() {
                 Err(Obstacle::unknown("there is no partition table"))
+            } else if ldm::is_member(&self.partitions[index].kind) {
+                Err(Obstacle::unknown(ldm::REASON))
             } else {
                 prove(found.reader, &view)
             };

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::read_at::{Fields, ReadAt};
 use crate::scan::volume::{Free, FreeReader, Obstacle};
-use crate::scan::{btrfs, ext, lvm, swap, xfs};
+use crate::scan::{bitlocker, btrfs, exfat, ext, fat, lvm, ntfs, swap, xfs};
 
 /// Bytes from the start of a volume that hold all signatures looked for (btrfs is the last).
 const HEAD_BYTES: usize = 68 << 10;
@@ -62,12 +62,12 @@ static SIGNATURES: [Signature; 28] = [
     signature(4086, b"S2SUSPEND\0", |f| facts("swsuspend", f.text(1052, 16), f.uuid(1036)), swap::hibernated),
     signature(4086, b"ULSUSPEND\0", |f| facts("swsuspend", f.text(1052, 16), f.uuid(1036)), swap::hibernated),
     signature(4086, b"LINHIB0001", |f| facts("swsuspend", f.text(1052, 16), f.uuid(1036)), swap::hibernated),
-    signature(82, b"FAT32   ", |f| facts("vfat", fat_label(f.text(71, 11)), serial(f, 67)), unread),
-    signature(54, b"FAT16   ", |f| facts("vfat", fat_label(f.text(43, 11)), serial(f, 39)), unread),
-    signature(54, b"FAT12   ", |f| facts("vfat", fat_label(f.text(43, 11)), serial(f, 39)), unread),
-    signature(3, b"EXFAT   ", |f| facts("exfat", String::new(), serial(f, 100)), unread),
-    signature(3, b"NTFS    ", |f| facts("ntfs", String::new(), format!("{:016X}", f.u64(72))), unread),
-    signature(3, b"-FVE-FS-", |_| name("BitLocker"), encrypted),
+    signature(82, b"FAT32   ", |f| facts("vfat", fat_label(f.text(71, 11)), serial(f, 67)), fat::free),
+    signature(54, b"FAT16   ", |f| facts("vfat", fat_label(f.text(43, 11)), serial(f, 39)), fat::free),
+    signature(54, b"FAT12   ", |f| facts("vfat", fat_label(f.text(43, 11)), serial(f, 39)), fat::free),
+    signature(3, b"EXFAT   ", |f| facts("exfat", String::new(), serial(f, 100)), exfat::free),
+    signature(3, b"NTFS    ", |f| facts("ntfs", String::new(), format!("{:016X}", f.u64(72))), ntfs::free),
+    signature(3, b"-FVE-FS-", |_| name("BitLocker"), bitlocker::free),
     signature(0, b"LUKS\xba\xbe\0\x01", |f| facts("crypto_LUKS", String::new(), f.text(168, 40)), encrypted),
     signature(0, b"LUKS\xba\xbe\0\x02", |f| facts("crypto_LUKS", f.text(24, 48), f.text(168, 40)), encrypted),
     signature(512, b"LABELONE", |_| name(lvm::KIND), lvm::free),
