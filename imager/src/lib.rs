@@ -58,7 +58,7 @@ pub use scan::Refusal;
 #[cfg(feature = "fuzzing")]
 pub use scan::free_of_volume;
 pub use seal::{SealError, SealOptions, SealProgress, Sealed, seal, seal_to};
-pub use source::{Source, SourceError};
+pub use source::{ImportOptions, ImportProgress, Source, SourceError};
 pub use tables::{Gpt, Tables};
 pub use target::{Target, TargetError, TargetOptions};
 pub use verify::{BadFrame, Verification, VerifyError, verify};

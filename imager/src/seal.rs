@@ -197,6 +197,13 @@ pub fn seal(
         .map(|usage| format!("the source is in use and may change under our hands: {usage}"))
         .into_iter()
         .collect();
+    notes.extend(
+        source
+            .disk()
+            .into_iter()
+            .flat_map(|disk| disk.notes())
+            .cloned(),
+    );
     let free = match &before {
         Some(found) if options.used_only => found.free.clone(),
         _ => Vec::new(),

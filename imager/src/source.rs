@@ -1,65 +1,69 @@
-//! Where an image is made from: a raw file, a block device, a qcow2 file, or a stream.
+//! Where an image is made from: a raw file, a block device, a stream, or a disk in the format of
+//! another program.
 //!
-//! What a file is, its first bytes decide, never its name. Anything but a raw disk and qcow2 is
-//! refused: a compressed or foreign image written to a disk as it is boots nothing.
+//! ```text
+//!   file ── first bytes ──► raw, VMDK, VHD, VHDX ──────────────► read in place
+//!                           OVA ────────► its disk, in place ─► first bytes ─► …
+//!                           compressed ─► spool ─► first bytes ─► … (once more at most)
+//!                           partclone ──► spool
+//!                           qcow2 ──────► qemu-img ─► spool
+//!   directory ─────────────► Clonezilla ─► spool
+//! ```
+//!
+//! What a file is, its first bytes decide, never its name. What is not known to be a disk is
+//! refused: a foreign image written to a disk as it is boots nothing.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
-use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
-use nix::unistd::{Whence, lseek};
-use thiserror::Error;
 
 use crate::device::{Access, Device};
 use crate::in_use::{DiskUse, Kernel};
 use crate::read_at::ReadAt;
+use crate::source::format::{Format, HEAD_BYTES};
+use crate::source::medium::{Extract, Medium};
+use crate::source::opening::{Opening, Origin};
 use crate::source::qcow2::Converted;
+use crate::source::spool::{Workshop, read_full};
 
+mod chunks;
+mod clonezilla;
+mod error;
+mod fault;
+mod format;
+mod medium;
+mod opening;
+mod ova;
+mod partclone;
 mod qcow2;
+mod spool;
+mod unpack;
+mod vhd;
+mod vhdx;
+mod vmdk;
 
-/// Why a source cannot be captured.
-#[derive(Debug, Error)]
-pub enum SourceError {
-    /// It cannot be opened or read.
-    #[error("{}", path.display())]
-    Io {
-        /// The source.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// It is neither a file, nor a block device, nor a pipe.
-    #[error("{} is no file, block device or pipe", path.display())]
-    Kind {
-        /// The source.
-        path: PathBuf,
-    },
-    /// It is a disk in a format that is not read.
-    #[error("{} is {format}, not a raw disk; convert or unpack it first", path.display())]
-    Format {
-        /// The source.
-        path: PathBuf,
-        /// What it looks like.
-        format: &'static str,
-    },
-    /// A qcow2 image that is refused or could not be converted.
-    #[error("qcow2 image {}: {reason}", path.display())]
-    Qcow2 {
-        /// The source.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// There is nothing in it.
-    #[error("{} is empty", path.display())]
-    Empty {
-        /// The source.
-        path: PathBuf,
-    },
+pub use error::SourceError;
+
+/// How a foreign image is opened.
+#[derive(Clone, Debug)]
+pub struct ImportOptions {
+    /// Directory for what must be unpacked; it goes away with the source, whatever happens.
+    pub scratch: PathBuf,
+    /// Which disk, from 1, of a source that has several; the only or first one without.
+    pub disk: Option<u32>,
+}
+
+/// How far unpacking is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImportProgress {
+    /// Bytes of the source read.
+    pub read_bytes: u64,
+    /// Bytes of the source there are.
+    pub total_bytes: u64,
 }
 
 /// A disk to be captured.
@@ -75,21 +79,39 @@ enum Kind {
 }
 
 pub(crate) struct Disk {
-    file: File,
-    raw_bytes: u64,
+    medium: Box<dyn Medium>,
     sector_bytes: Option<u32>,
     usage: Option<DiskUse>,
+    notes: Vec<String>,
     // Removes the raw copy of a converted image in the end.
     _converted: Option<Converted>,
 }
 
 impl Source {
-    /// Opens a file or block device; `-` and pipes are streams. A qcow2 image is converted by
-    /// `qemu-img` into a sparse raw file in `scratch`, which goes away with the source.
+    /// Opens a file or block device; `-` and pipes are streams. What must be unpacked or
+    /// converted goes into `scratch`, until the source is dropped.
     ///
     /// # Errors
     /// See [`SourceError`].
     pub fn open(path: &Path, scratch: &Path) -> Result<Source, SourceError> {
+        let options = ImportOptions {
+            scratch: scratch.to_owned(),
+            disk: None,
+        };
+        Source::import(path, &options, &mut |_| {}, &AtomicBool::new(false))
+    }
+
+    /// Like [`Source::open`], for a person who waits: unpacking tells `observer` how far it is,
+    /// and ends soon when `stop` is set.
+    ///
+    /// # Errors
+    /// See [`SourceError`].
+    pub fn import(
+        path: &Path,
+        options: &ImportOptions,
+        observer: &mut dyn FnMut(ImportProgress),
+        stop: &AtomicBool,
+    ) -> Result<Source, SourceError> {
         if path == Path::new("-") {
             return Source::stream(io::stdin());
         }
@@ -103,95 +125,98 @@ impl Source {
         if kind.is_fifo() || kind.is_char_device() {
             return Source::stream(file);
         }
+        let mut workshop = Workshop {
+            scratch: &options.scratch,
+            disk: options.disk,
+            observer,
+            stop,
+        };
+        if kind.is_dir() {
+            let assembled = clonezilla::assemble(path, &mut workshop)?;
+            let mut disk = Disk::from(Box::new(assembled.disk) as Box<dyn Medium>);
+            disk.sector_bytes = Some(assembled.sector_bytes);
+            disk.notes = assembled.notes;
+            return Ok(Source {
+                kind: Kind::Disk(disk),
+            });
+        }
         if !kind.is_file() && !kind.is_block_device() {
             return Err(SourceError::Kind {
                 path: path.to_owned(),
             });
         }
-        let raw_bytes = file.seek(SeekFrom::End(0)).map_err(refuse)?;
-        let mut head = vec![0; HEAD_BYTES.min(raw_bytes as usize)];
-        file.read_exact_at(&mut head, 0).map_err(refuse)?;
-        let disk = match format_of(&head) {
-            Format::Raw => {
-                let number = format!("{}:{}", major(metadata.rdev()), minor(metadata.rdev()));
-                let sector_bytes = Device::open(path, Access::Read)
-                    .and_then(|device| device.sector_bytes())
-                    .map_err(refuse)?;
-                Disk {
-                    file,
-                    raw_bytes,
-                    sector_bytes,
-                    usage: Kernel::default().use_of(&number),
-                    _converted: None,
-                }
-            }
-            Format::Qcow2 => {
-                let refuse_image = |reason| SourceError::Qcow2 {
-                    path: path.to_owned(),
-                    reason,
-                };
-                let converted = qcow2::convert(path, &head, scratch).map_err(refuse_image)?;
-                let file = File::open(converted.path()).map_err(refuse)?;
-                let raw_bytes = file.metadata().map_err(refuse)?.len();
-                Disk {
-                    file,
-                    raw_bytes,
-                    sector_bytes: None,
-                    usage: None,
-                    _converted: Some(converted),
-                }
-            }
-            Format::Other(format) => {
-                return Err(SourceError::Format {
-                    path: path.to_owned(),
-                    format,
-                });
-            }
+        let bytes = file.seek(SeekFrom::End(0)).map_err(refuse)?;
+        let mut opening = Opening {
+            path,
+            workshop,
+            layers: 0,
         };
-        if disk.raw_bytes == 0 {
+        let mut disk = opening.open(Extract::new(file, bytes), Origin::File)?;
+        if disk.medium.raw_bytes() == 0 {
             return Err(SourceError::Empty {
                 path: path.to_owned(),
             });
+        }
+        if kind.is_block_device() {
+            let number = format!("{}:{}", major(metadata.rdev()), minor(metadata.rdev()));
+            disk.usage = Kernel::default().use_of(&number);
+            disk.sector_bytes = Device::open(path, Access::Read)
+                .and_then(|device| device.sector_bytes())
+                .map_err(refuse)?;
         }
         Ok(Source {
             kind: Kind::Disk(disk),
         })
     }
 
-    /// A stream of raw bytes of unknown length.
+    /// A stream of unknown length: raw bytes, or raw bytes compressed.
     ///
     /// # Errors
     /// When its first bytes cannot be read, or are not those of a raw disk.
-    pub fn stream(mut reader: impl Read + Send + 'static) -> Result<Source, SourceError> {
+    pub fn stream(reader: impl Read + Send + 'static) -> Result<Source, SourceError> {
         let path = || PathBuf::from("the input");
-        let mut head = Vec::new();
-        let first = reader
-            .by_ref()
-            .take(HEAD_BYTES as u64)
-            .read_to_end(&mut head);
-        first.map_err(|source| SourceError::Io {
+        let fail = |source| SourceError::Io {
             path: path(),
             source,
-        })?;
-        match format_of(&head) {
-            _ if head.is_empty() => Err(SourceError::Empty { path: path() }),
+        };
+        let (head, mut reader) = peek(Box::new(reader)).map_err(fail)?;
+        let mut format = Format::of(&head);
+        if head.is_empty() {
+            return Err(SourceError::Empty { path: path() });
+        }
+        if let Format::Packed(packing) = format {
+            let (inner, unpacked) = packing.unpack(reader).and_then(peek).map_err(fail)?;
+            (format, reader) = (Format::of(&inner), unpacked);
+        }
+        match format {
             Format::Raw => Ok(Source {
-                kind: Kind::Stream(Box::new(io::Cursor::new(head).chain(reader))),
-            }),
-            Format::Qcow2 => Err(SourceError::Qcow2 {
-                path: path(),
-                reason: "cannot be read from a pipe; name the file".into(),
+                kind: Kind::Stream(reader),
             }),
             Format::Other(format) => Err(SourceError::Format {
                 path: path(),
                 format,
+            }),
+            format => Err(SourceError::Refused {
+                path: path(),
+                format: format.name(),
+                reason: "it cannot be read from a pipe; name the file".into(),
             }),
         }
     }
 
     /// Size of the disk, bytes; not known of a stream.
     pub fn raw_bytes(&self) -> Option<u64> {
-        self.disk().map(|disk| disk.raw_bytes)
+        self.disk().map(|disk| disk.medium.raw_bytes())
+    }
+
+    /// Fills `buffer` with what lies at `offset` of the disk.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the disk ends before the buffer does,
+    /// [`io::ErrorKind::Unsupported`] of a stream.
+    pub fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let disk = self.disk().ok_or(io::ErrorKind::Unsupported)?;
+        ReadAt::read_exact_at(disk, offset, buffer)
     }
 
     /// The disk, when it can be read at any place.
@@ -216,10 +241,11 @@ impl Source {
                 reader.by_ref().take(limit as u64).read_to_end(buffer)?;
             }
             Kind::Disk(disk) => {
-                let length = disk.raw_bytes.saturating_sub(offset).min(limit as u64) as usize;
+                let left = disk.medium.raw_bytes().saturating_sub(offset);
+                let length = left.min(limit as u64) as usize;
                 buffer.resize(length, 0);
-                if !disk.is_hole(offset, length as u64) {
-                    disk.file.read_exact_at(buffer, offset)?;
+                if !disk.medium.is_hole(offset, length as u64) {
+                    disk.medium.read_exact_at(offset, buffer)?;
                 }
             }
         }
@@ -228,7 +254,7 @@ impl Source {
 }
 
 impl Disk {
-    /// Logical sector size, bytes, of a block device; a file has none.
+    /// Logical sector size, bytes, where it is known: of a block device, and of some formats.
     pub(crate) fn sector_bytes(&self) -> Option<u32> {
         self.sector_bytes
     }
@@ -249,65 +275,39 @@ impl Disk {
         self.usage.as_ref()
     }
 
-    /// Whether a sparse file has nothing there. A device, or a file system that cannot tell, has.
-    fn is_hole(&self, offset: u64, length: u64) -> bool {
-        let Ok(from) = i64::try_from(offset) else {
-            return false;
-        };
-        match lseek(self.file.as_fd(), from, Whence::SeekData) {
-            Ok(data) => data as u64 >= offset + length,
-            Err(Errno::ENXIO) => offset + length <= self.raw_bytes,
-            Err(_) => false,
+    /// What a person should know about how it was read.
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+impl From<Box<dyn Medium>> for Disk {
+    fn from(medium: Box<dyn Medium>) -> Disk {
+        Disk {
+            medium,
+            sector_bytes: None,
+            usage: None,
+            notes: Vec::new(),
+            _converted: None,
         }
     }
 }
 
 impl ReadAt for Disk {
     fn raw_bytes(&self) -> u64 {
-        self.raw_bytes
+        self.medium.raw_bytes()
     }
 
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
+        self.medium.read_exact_at(offset, buffer)
     }
 }
 
-/// Bytes from the start of a source that tell its format (VDI's magic is at 64).
-const HEAD_BYTES: usize = 512;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Raw,
-    Qcow2,
-    Other(&'static str),
-}
-
-/// What a disk that begins with `head` is.
-fn format_of(head: &[u8]) -> Format {
-    const OTHERS: [(usize, &[u8], &str); 13] = [
-        (
-            0,
-            &[0x28, 0xb5, 0x2f, 0xfd],
-            "a zstd file (perhaps an image already)",
-        ),
-        (0, &[0x1f, 0x8b, 0x08], "a gzip file"),
-        (0, &[0xfd, b'7', b'z', b'X', b'Z', 0], "an xz file"),
-        (0, b"BZh", "a bzip2 file"),
-        (0, &[0x04, 0x22, 0x4d, 0x18], "an lz4 file"),
-        (0, b"PK\x03\x04", "a zip file"),
-        (0, b"7z\xbc\xaf\x27\x1c", "a 7-zip file"),
-        (0, b"KDMV", "a VMDK image"),
-        (0, b"# Disk DescriptorFile", "a VMDK descriptor"),
-        (0, b"vhdxfile", "a VHDX image"),
-        (0, b"conectix", "a VHD image"),
-        (0, b"QED\0", "a QED image"),
-        (64, &[0x7f, 0x10, 0xda, 0xbe], "a VDI image"),
-    ];
-    if head.starts_with(qcow2::MAGIC) {
-        return Format::Qcow2;
-    }
-    let found = OTHERS
-        .iter()
-        .find(|(at, magic, _)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
-    found.map_or(Format::Raw, |(.., name)| Format::Other(name))
+/// The first bytes of `reader`, and the reader as if they had not been read.
+fn peek(mut reader: Box<dyn Read + Send>) -> io::Result<(Vec<u8>, Box<dyn Read + Send>)> {
+    let mut head = vec![0; HEAD_BYTES];
+    let count = read_full(&mut reader, &mut head)?;
+    head.truncate(count);
+    let whole = io::Cursor::new(head.clone()).chain(reader);
+    Ok((head, Box::new(whole)))
 }

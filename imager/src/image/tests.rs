@@ -242,22 +242,28 @@ fn a_qcow2_image_is_read_and_one_with_a_backing_file_is_not() {
 fn other_formats_are_no_raw_disks() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("file");
-    for head in [
-        &b"\x28\xb5\x2f\xfd rest"[..],
-        b"\x1f\x8b\x08 rest",
-        b"\xfd7zXZ\0",
-        b"KDMV",
-        b"conectix",
-        b"vhdxfile",
-    ] {
+    let mut vdi = vec![b' '; 64];
+    vdi.extend([0x7f, 0x10, 0xda, 0xbe]);
+    for head in [&b"\x04\x22\x4d\x18 rest"[..], b"PK\x03\x04", b"QED\0", &vdi] {
         std::fs::write(&path, head).unwrap();
         assert!(matches!(
             Source::open(&path, directory.path()),
             Err(SourceError::Format { .. })
         ));
         assert!(matches!(
-            Source::stream(Cursor::new(head)),
+            Source::stream(Cursor::new(head.to_vec())),
             Err(SourceError::Format { .. })
+        ));
+    }
+    for head in [&b"KDMV"[..], b"conectix", b"vhdxfile", b"partclone-image"] {
+        std::fs::write(&path, head).unwrap();
+        assert!(matches!(
+            Source::open(&path, directory.path()),
+            Err(SourceError::Damaged { .. })
+        ));
+        assert!(matches!(
+            Source::stream(Cursor::new(head)),
+            Err(SourceError::Refused { .. })
         ));
     }
     std::fs::write(&path, b"").unwrap();

@@ -30,15 +30,15 @@ impl Drop for Converted {
     }
 }
 
-/// Converts `image`, which begins with `head`, into a sparse raw file in the directory `scratch`.
+/// Converts `image`, an absolute path, which begins with `head`, into a sparse raw file in the
+/// directory `scratch`.
 pub(super) fn convert(image: &Path, head: &[u8], scratch: &Path) -> Result<Converted, String> {
     refuse_header(head)?;
-    let image = image.canonicalize().map_err(|error| error.to_string())?;
     let path = scratch.join(format!(".netflash-qcow2-{}.raw.part", std::process::id()));
     let converted = Converted { path };
     let output = Command::new("qemu-img")
         .args(["convert", "-f", "qcow2", "-O", "raw", "--"])
-        .args([&image, &converted.path])
+        .args([image, &converted.path])
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("starting qemu-img: {error}; it is in the package qemu-utils"))?;

@@ -5,7 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use netflash_imager::{Image, ImageId, SealError, SealOptions, Source, Whole, seal};
+use netflash_imager::{
+    Image, ImageId, ImportOptions, ImportProgress, SealError, SealOptions, Source, SourceError,
+    Whole, seal,
+};
 
 use crate::Exit;
 use crate::cmd::image::info::{ImageFacts, print_facts};
@@ -18,9 +21,10 @@ use crate::interrupt::stop_on_signal;
 Examples:
   netflash image create /dev/sda debian-13.img.zst --note 'room 4, spring'
   netflash image create vm.qcow2 vm.img.zst
+  netflash image create /home/partimag/lab3 lab3.img.zst     # of Clonezilla
   ssh lab1 cat /dev/sda | netflash image create - lab1.img.zst")]
 pub(crate) struct CreateArgs {
-    /// Raw file, block device, qcow2 file, or - for standard input
+    /// Disk, file of a disk (raw, compressed, or of another program), or -
     #[arg(value_name = "SRC")]
     source: PathBuf,
     /// The image, by custom NAME.img.zst
@@ -32,6 +36,9 @@ pub(crate) struct CreateArgs {
     /// Keep these partitions byte for byte, also if dirty: 2,3 or all
     #[arg(long, value_name = "N,M|all")]
     whole: Option<Whole>,
+    /// Which disk, when SRC has several (OVA, Clonezilla)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
+    disk: Option<u32>,
     /// zstd level, 1 (fast) to 19 (small)
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
@@ -57,7 +64,22 @@ pub(super) fn run(args: &CreateArgs, json: bool) -> anyhow::Result<Exit> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let source = Source::open(&args.source, scratch)?;
+    let mut pace = Pace::new();
+    let import = ImportOptions {
+        scratch: scratch.to_owned(),
+        disk: args.disk,
+    };
+    let mut show = |progress: ImportProgress| {
+        pace.show(
+            progress.read_bytes,
+            Some(progress.total_bytes),
+            "  unpacking",
+        );
+    };
+    let source = match Source::import(&args.source, &import, &mut show, &stop) {
+        Err(SourceError::Interrupted) => return Ok(Exit::Interrupted),
+        other => other?,
+    };
     let options = SealOptions {
         used_only: args.used_only == UsedOnly::Auto,
         whole: args.whole.clone().unwrap_or_default(),
