@@ -162,7 +162,7 @@ pub enum SealError {
 /// # Errors
 /// See [`SealError`].
 pub fn seal(
-    source: Source,
+    mut source: Source,
     output: &Path,
     options: &SealOptions,
     observer: &mut dyn FnMut(SealProgress),
@@ -213,7 +213,7 @@ pub fn seal(
     let mut draft = Draft::default();
     {
         let mut out = BufWriter::with_capacity(FRAME_BYTES as usize, part.file());
-        run(source, &free, options, stop, &mut |piece: &Piece| {
+        run(&mut source, &free, options, stop, &mut |piece: &Piece| {
             out.write_all(&piece.stored).map_err(write_error)?;
             draft.append(piece);
             observer(SealProgress {

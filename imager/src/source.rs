@@ -259,17 +259,6 @@ impl Disk {
         self.sector_bytes
     }
 
-    /// The same disk, to be read while somebody else reads it too.
-    pub(crate) fn again(&self) -> io::Result<Disk> {
-        Ok(Disk {
-            file: self.file.try_clone()?,
-            raw_bytes: self.raw_bytes,
-            sector_bytes: self.sector_bytes,
-            usage: None,
-            _converted: None,
-        })
-    }
-
     /// Who uses the device, if anybody does.
     pub(crate) fn usage(&self) -> Option<&DiskUse> {
         self.usage.as_ref()

@@ -37,7 +37,7 @@ pub(super) struct Piece {
 
 /// Reads all of `source` and gives each frame, compressed, to `write`, in order.
 pub(super) fn run(
-    source: Source,
+    source: &mut Source,
     free: &[Range<u64>],
     options: &SealOptions,
     stop: &AtomicBool,
@@ -72,7 +72,7 @@ pub(super) fn run(
 
 /// Fills pieces from the source until it ends, somebody else failed, or `stop` is set.
 fn feed(
-    mut source: Source,
+    source: &mut Source,
     free: &[Range<u64>],
     pool: &Receiver<Piece>,
     work: &Sender<Piece>,

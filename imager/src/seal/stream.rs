@@ -22,7 +22,7 @@ use crate::source::Source;
 /// # Errors
 /// See [`SealError`]; a stream cannot be sealed so. What `out` has got by then is no image.
 pub fn seal_to(
-    source: Source,
+    mut source: Source,
     out: &mut dyn Write,
     options: &SealOptions,
     observer: &mut dyn FnMut(SealProgress),
@@ -35,7 +35,6 @@ pub fn seal_to(
         return Err(SealError::TooLarge);
     }
     let sector_bytes = disk.sector_bytes();
-    let again = disk.again().map_err(read_error)?;
     let before = scan(disk, sector_bytes, &options.whole).map_err(read_error)?;
     check_consent(&before, options)?;
     let free = if options.used_only {
@@ -46,7 +45,7 @@ pub fn seal_to(
 
     let mut draft = Draft::default();
     let sink_error = |source| SealError::Sink { source };
-    run(source, &free, options, stop, &mut |piece: &Piece| {
+    run(&mut source, &free, options, stop, &mut |piece: &Piece| {
         out.write_all(&piece.stored).map_err(sink_error)?;
         draft.append(piece);
         observer(SealProgress {
@@ -57,11 +56,10 @@ pub fn seal_to(
         Ok(())
     })?;
 
-    let after = scan_tables(&again, sector_bytes).map_err(read_error)?;
+    let disk = source.disk().ok_or(SealError::Stream)?;
+    let after = scan_tables(disk, sector_bytes).map_err(read_error)?;
     let found = unchanged(before, &after)?;
-    let (data_end, hashes) = draft
-        .mask_tables(&again, &found.tables)
-        .map_err(read_error)?;
+    let (data_end, hashes) = draft.mask_tables(disk, &found.tables).map_err(read_error)?;
     draft.hashes = hashes;
     let manifest = Manifest::new(&draft.parts(&found, data_end, options))?;
     let tail = tail(&manifest).map_err(sink_error)?;
