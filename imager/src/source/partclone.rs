@@ -194,7 +194,7 @@ impl BlockMap {
             Map::Whole => true,
             Map::Bytes => byte()? == 1,
             Map::Bits => {
-                if self.position % 8 == 0 {
+                if self.position.is_multiple_of(8) {
                     self.bits = byte()?;
                 }
                 self.bits >> (self.position % 8) & 1 == 1
