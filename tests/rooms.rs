@@ -16,7 +16,7 @@ mod memory;
 
 /// Size of the disks, in MiB.
 const MEBIBYTES: usize = 32;
-/// Of those beside a machine that is nearly cut off: a room of three sees in it one of its own, and pays for it.
+/// Of those beside a machine that is nearly cut off: it gets the rest in no time once it is not any more.
 const SMALL: usize = 8;
 /// How long a transfer of it may take on an idle machine.
 const LIMIT: Duration = Duration::from_secs(60);

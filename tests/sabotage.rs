@@ -89,6 +89,13 @@ const CASES: &[(&str, Proof)] = &[
         ),
     ),
     (
+        "laggard",
+        Single(
+            "nobody_waits_for_a_laggard",
+            single::nobody_waits_for_a_laggard,
+        ),
+    ),
+    (
         "machine_starts",
         Single(
             "a_machine_takes_little_room",

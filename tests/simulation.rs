@@ -194,6 +194,66 @@ fn nobody_waits_for_a_machine_that_loses_a_third_or_for_a_slow_disk() {
 }
 
 #[test]
+fn nobody_of_a_small_room_waits_for_a_machine_that_is_nearly_cut_off() {
+    let mut bad = Vec::new();
+    // The slower the session, the more of it a machine can ask for that never has enough.
+    let rooms = [
+        (1, 1000),
+        (2, 1000),
+        (3, 1000),
+        (7, 1000),
+        (1, 80),
+        (2, 80),
+        (7, 80),
+    ];
+    for (others, megabits) in rooms {
+        let mut room =
+            Crowd::uniform(6, others, 0.01).with_blocks(if megabits < 1000 { 32 } else { 48 });
+        room.rate_bits = megabits * 1_000_000;
+        let without = play(&room).last().expect("a good room is done");
+        for loss in [0.3, 0.9, 0.999] {
+            let with = play(&room.clone().with_a_laggard(loss).until(others)).last_of(others);
+            let factor = with.map_or(f64::INFINITY, |with| with.div_duration_f64(without));
+            println!(
+                "{others} at {megabits} Mbit/s and one that loses {loss}: {factor:.3} of the time without it"
+            );
+            if factor > 1.1 {
+                bad.push((others, megabits, loss, factor));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{bad:?}");
+}
+
+#[test]
+fn whoever_loses_a_third_in_a_small_room_is_served_in_the_end() {
+    for (others, loss) in [(1, 0.3), (3, 0.3), (1, 0.9)] {
+        let room = Crowd::uniform(7, others, 0.01)
+            .with_blocks(24)
+            .with_a_laggard(loss);
+        let outcome = play(&room);
+        println!(
+            "{others} and one that loses {loss}: {:?}",
+            outcome.complete_after
+        );
+        assert_eq!((outcome.complete(), outcome.lost), (others + 1, 0));
+    }
+}
+
+#[test]
+fn half_of_a_room_that_loses_a_fifth_is_served_as_the_room() {
+    let mut room = Crowd::uniform(8, 4, 0.0).with_blocks(32);
+    room.seats[..2].iter_mut().for_each(|seat| seat.loss = 0.2);
+    let outcome = play(&room);
+    let (half, all) = (outcome.complete_after[2], outcome.last());
+    println!(
+        "half after {half:?}, all after {all:?}, {:.3} sent",
+        outcome.wire_ratio()
+    );
+    assert!(outcome.wire_ratio() < 1.32 && all.is_some(), "{outcome:?}");
+}
+
+#[test]
 fn a_motley_crowd_is_done() {
     let crowd = Crowd::motley(4, 120).with_blocks(12);
     let outcome = play(&crowd);

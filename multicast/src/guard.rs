@@ -155,6 +155,11 @@ pub const GUARDS: &[Guard] = &[
                   machine appears in the books",
     },
     Guard {
+        name: "laggard",
+        without: "a machine that is nearly cut off counts like any other; everybody waits while the same \
+                  is sent for it again and again",
+    },
+    Guard {
         name: "machine_starts",
         without: "a hostile machine fills the books with starts of itself, and there is no room for \
                   others",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use netflash_multicast::{
     Announce, Instant, ObjectId, Phase, Receiver, ReceiverEvent, ReedSolomon,
 };
+use tests::sim::{Crowd, play};
 
 use super::room::{
     Expect, Pair, SESSION, SYMBOL, addresses, announce_until, data, key, receiver, sealed, sender,
@@ -272,4 +273,18 @@ pub(super) fn short_symbols_build_nothing() -> Result<(), String> {
         .iter()
         .any(|event| matches!(event, ReceiverEvent::Block { .. }));
     promise(!built, || "a block is built of them".to_owned())
+}
+
+/// A room of two, and a third to which one datagram of a thousand comes.
+pub(super) fn nobody_waits_for_a_laggard() -> Result<(), String> {
+    let mut two = Crowd::uniform(8, 2, 0.01).with_blocks(32);
+    two.rate_bits = 80_000_000;
+    let alone = play(&two).last();
+    let others = play(&two.with_a_laggard(0.999).until(2)).last_of(2);
+    let bound = alone.map(|alone| alone.mul_f64(1.1));
+    promise(others.is_some() && others <= bound, || {
+        format!(
+            "two machines take {others:?} beside a third that is nearly cut off, {alone:?} without it"
+        )
+    })
 }

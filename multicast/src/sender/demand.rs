@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Order: the preamble, then blocks with a small need (their receivers hold memory for them), then the
-//! rest as a carousel, and last what only laggards lack: machines that lose far more than their room. As
-//! those must not starve either, one symbol of [`LAGGARD_SHARE`] is theirs while others want the rest.
+//! rest as a carousel, and last what only laggards lack, the preamble included: machines that lose far more than
+//! their room. As those must not starve either, one symbol of [`LAGGARD_SHARE`] is theirs while others want the rest.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -30,6 +30,8 @@ use super::transmit::RUN_SYMBOLS;
 
 /// While others lack something, one symbol of so many is for what only laggards lack.
 const LAGGARD_SHARE: u32 = 20;
+/// Symbols of the others before it is the laggards' turn: a run of theirs costs as many.
+const LAGGARD_TURN: u32 = RUN_SYMBOLS * (LAGGARD_SHARE - 1);
 /// Blocks left in the carousel that count as the last ones.
 const LAST_BLOCKS: usize = 4;
 
@@ -56,8 +58,10 @@ pub(super) struct Demand {
     /// Blocks that only laggards need, and symbols sent of others since it was last their turn.
     patient: BTreeSet<u32>,
     since_patient: u32,
-    /// Blocks of which not all symbols are to be sent: those that a machine lacking everything brings back.
+    /// Blocks of which not all symbols are to be sent: those that a machine lacking everything brings back; and the same
+    /// when what laggards need is counted, which a laggard brings back.
     begun: BTreeSet<u32>,
+    begun_late: BTreeSet<u32>,
     cursor: u32,
     pub(super) margin: Margin,
 }
@@ -80,7 +84,8 @@ impl Demand {
         let mut all = blocks(preamble, blind);
         all.extend(blocks(payload, true));
         let needed = |at: &u32| all[*at as usize].need > 0;
-        let (carousel, begun) = (0..all.len() as u32).partition(needed);
+        let (carousel, begun): (BTreeSet<u32>, BTreeSet<u32>) =
+            (0..all.len() as u32).partition(needed);
         let preamble = preamble.len();
         Demand {
             blocks: all,
@@ -89,6 +94,7 @@ impl Demand {
             carousel,
             patient: BTreeSet::new(),
             since_patient: 0,
+            begun_late: begun.clone(),
             begun,
             cursor: preamble,
             margin: Margin::default(),
@@ -137,11 +143,15 @@ impl Demand {
 
     /// The blocks of `places` that a machine may lack more of than is to be sent anyway, at a price that does not
     /// depend on how long the list is when it lacks all of each.
-    pub(super) fn lackable(&self, places: Range<u32>, deficit: u16) -> Vec<u32> {
+    pub(super) fn lackable(&self, places: Range<u32>, deficit: u16, laggard: bool) -> Vec<u32> {
+        let (begun, due): (_, fn(&Block) -> u16) = match laggard {
+            true => (&self.begun_late, Block::owed),
+            false => (&self.begun, |block| block.need),
+        };
         let more =
-            |&place: &u32| deficit.min(self.symbols(place)) > self.blocks[place as usize].need;
+            |&place: &u32| deficit.min(self.symbols(place)) > due(&self.blocks[place as usize]);
         if deficit == WHOLE {
-            self.begun.range(places).copied().filter(more).collect()
+            begun.range(places).copied().filter(more).collect()
         } else {
             places.filter(more).collect()
         }
@@ -183,9 +193,9 @@ impl Demand {
         let extra = self.extra(place);
         let block = &mut self.blocks[place as usize];
         self.since_patient = if block.need == 0 {
-            0
+            self.since_patient.saturating_sub(LAGGARD_SHARE - 1)
         } else {
-            self.since_patient.saturating_add(1)
+            (self.since_patient + 1).min(LAGGARD_TURN)
         };
         let taken = block.take(extra);
         self.file(place);
@@ -214,6 +224,7 @@ impl Demand {
             (&mut self.carousel, block.need > 0 && !urgent),
             (&mut self.patient, block.need == 0 && block.laggards > 0),
             (&mut self.begun, block.need < block.symbols),
+            (&mut self.begun_late, block.owed() < block.symbols),
         ] {
             if member {
                 set.insert(place);
@@ -223,9 +234,9 @@ impl Demand {
         }
     }
 
-    /// Blocks of the preamble with a need.
+    /// Blocks of the preamble with a need, laggards apart.
     fn preamble(&self) -> impl Iterator<Item = &u32> {
-        let sets = [&self.urgent, &self.carousel, &self.patient];
+        let sets = [&self.urgent, &self.carousel];
         sets.into_iter().flat_map(|set| set.range(..self.preamble))
     }
 
@@ -233,12 +244,14 @@ impl Demand {
     pub(super) fn candidates(&mut self, gate: Gate, count: usize) -> Vec<u32> {
         let mut found: Vec<u32> = self.preamble().take(count).copied().collect();
         if gate == Gate::Preamble {
+            let patient = self.patient.range(..self.preamble);
+            found.extend(patient.take(count - found.len()));
             return found;
         }
         // A block nobody wants any more leaves the sets here, the only place that looks for work.
         let mut unwanted = Vec::new();
-        let patient = self.patient.range(self.preamble..);
-        let theirs = self.since_patient >= RUN_SYMBOLS * (LAGGARD_SHARE - 1);
+        let patient = self.patient.iter();
+        let theirs = self.since_patient >= LAGGARD_TURN;
         let order = patient
             .clone()
             .take(usize::from(theirs))
@@ -250,7 +263,9 @@ impl Demand {
             if found.len() >= count {
                 break;
             }
-            let wanted = gate == Gate::Everything || self.blocks[place as usize].wanted_by > 0;
+            let wanted = gate == Gate::Everything
+                || place < self.preamble
+                || self.blocks[place as usize].wanted_by > 0;
             if !guard!("wanted_union", wanted) {
                 unwanted.push(place);
             } else if !found.contains(&place) {
@@ -390,6 +405,37 @@ mod tests {
     }
 
     #[test]
+    fn a_laggard_that_lacks_a_whole_block_gets_its_source_when_nobody_else_needs_it() {
+        let mut demand = demand(1);
+        let place = demand.place(BlockId(0)).unwrap();
+        drain(&mut demand, place);
+        assert_eq!(demand.lackable(0..2, WHOLE, true), [0, place]);
+        demand.lack(place, WHOLE, 0, true);
+        assert!(!demand.lackable(0..2, WHOLE, true).contains(&place));
+        assert_eq!(demand.lackable(0..2, WHOLE, false), [0, place]);
+        demand.lack(place, 2, 0, false);
+        let symbols = drain(&mut demand, place);
+        assert_eq!(symbols[..2], [100, 101], "who counts gets fresh repair");
+        assert_eq!(symbols[2..], (0..98).collect::<Vec<u16>>());
+    }
+
+    #[test]
+    fn a_preamble_that_only_laggards_lack_keeps_nobody() {
+        let mut demand = demand(3);
+        demand.lack(0, WHOLE, 0, true);
+        let first = demand.place(BlockId(0)).unwrap();
+        assert_eq!(demand.candidates(Gate::Everything, 1), [first]);
+        assert_eq!(demand.candidates(Gate::Preamble, 9), [0]);
+        assert_eq!(demand.candidates(Gate::Wanted, 9), [0]);
+        assert!(
+            demand
+                .served(9)
+                .iter()
+                .all(|(block, _)| !block.is_preamble())
+        );
+    }
+
+    #[test]
     fn a_symbol_serves_laggards_and_others_alike() {
         let mut demand = demand(1);
         let place = demand.place(BlockId(0)).unwrap();
@@ -409,10 +455,13 @@ mod tests {
             demand.take(place);
         }
         assert_eq!(
-            demand.lackable(0..5001, WHOLE),
+            demand.lackable(0..5001, WHOLE, false),
             [0, places[0], places[1], places[2]]
         );
-        assert_eq!(demand.lackable(places[1]..places[2], 100), [places[1]]);
+        assert_eq!(
+            demand.lackable(places[1]..places[2], 100, false),
+            [places[1]]
+        );
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::wire::{Phase, Report, ahead};
 
 use super::event::ReceiverInfo;
 use super::roll::{Roll, Standing};
+use super::room;
 
 /// Machines known at once, at most.
 const MAX_MACHINES: usize = 16_384;
@@ -31,9 +32,6 @@ const MAX_WANTED_BYTES: usize = 256 << 20;
 const LOSS_WINDOW: u32 = 256;
 /// Datagrams a loss is measured over at most: then the older half counts half.
 const LOSS_MEMORY: f32 = 8192.0;
-/// A machine that loses so many times what its room loses, and this much more, is served when others need nothing.
-const LAGGARD_FACTOR: f32 = 1.5;
-const LAGGARD_MORE: f32 = 0.02;
 
 #[derive(Debug)]
 struct Machine {
@@ -269,9 +267,9 @@ impl Machines {
         self.roll.ready()
     }
 
-    /// Whether every machine that is here knows what it lacks.
+    /// Whether every machine that is here knows what it lacks; what laggards lack is not waited for.
     pub(super) fn all_ready(&self) -> bool {
-        self.roll.awaited() == 0
+        self.roll.awaited().all(|id| self.is_laggard(id))
     }
 
     /// When the first machine was heard.
@@ -279,15 +277,17 @@ impl Machines {
         self.first_heard
     }
 
-    /// Loss at the `percent`-th percentile of the machines here, chance taken off, once it is known.
-    pub(super) fn loss(&self, percent: usize) -> Option<f32> {
-        self.roll.loss(percent)
+    /// Loss of the machine that stands for the room, chance taken off, once it is known.
+    pub(super) fn loss(&self) -> Option<f32> {
+        self.roll.loss()
     }
 
-    /// Whether machine `id` loses so much more than the `usual` loss of its room that the others shall not wait for it.
-    pub(super) fn is_laggard(&self, id: u64, usual: f32) -> bool {
+    /// Whether machine `id` loses so much more than its room that the others shall not wait for it.
+    pub(super) fn is_laggard(&self, id: u64) -> bool {
         let loss = self.known.get(&id).map_or(0.0, |machine| machine.info.loss);
-        loss > usual * LAGGARD_FACTOR + LAGGARD_MORE
+        // sabotage: laggard
+        let laggard = |usual| !guard!("laggard", !room::is_laggard(loss, usual));
+        loss > 0.0 && self.loss().is_some_and(laggard)
     }
 
     pub(super) fn infos(&self, now: Instant) -> Vec<ReceiverInfo> {

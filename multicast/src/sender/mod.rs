@@ -32,6 +32,7 @@ mod need;
 mod normal;
 mod rate;
 mod roll;
+mod room;
 mod rules;
 mod seals;
 mod seats;
@@ -57,8 +58,6 @@ pub use rate::{Rate, RateReason};
 
 /// Announces that say the session is over.
 const FAREWELLS: u32 = 5;
-/// The machine whose loss decides how much repair is sent along, in percent of the machines.
-const LOSS_PERCENTILE: usize = 90;
 /// Events that wait for the driver, at most; it is told of the rest by the state itself.
 const MAX_EVENTS: usize = 4096;
 
@@ -212,14 +211,13 @@ impl<F: Fec> Sender<F> {
     }
 
     fn take_deficits(&mut self, now: Instant, report: &Report) {
-        let usual = self.machines.loss(LOSS_PERCENTILE);
-        let laggard = usual.is_some_and(|usual| self.machines.is_laggard(report.receiver, usual));
+        let laggard = self.machines.is_laggard(report.receiver);
         let mut raised = false;
         for run in &report.runs {
             let Some(places) = self.demand.places(run.first, run.count) else {
                 break;
             };
-            for place in self.demand.lackable(places, run.deficit) {
+            for place in self.demand.lackable(places, run.deficit, laggard) {
                 let in_flight = self.flight.sent_since(place, report.as_of);
                 let lack = self.demand.lack(place, run.deficit, in_flight, laggard);
                 raised |= lack && !laggard;

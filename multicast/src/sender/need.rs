@@ -7,6 +7,9 @@
 //!      |    0, 1, .. k-1            symbols             v               v
 //!      +------------------------------------------- need = 0      source symbols again
 //! ```
+//!
+//! What only laggards lack follows when `need` is 0: the source again, behind a cursor of its own, for those who lack
+//! nearly all of it, and repair for the others. A pass for a laggard never turns into one that everybody waits for.
 
 use crate::fec::MAX_REPAIR;
 
@@ -32,6 +35,8 @@ pub(super) struct Block {
     pub(super) wanted_by: u32,
     next_source: u16,
     next_repair: u16,
+    /// The next source symbol of a pass for laggards; there is none after the last.
+    next_late: u16,
     /// It is on a pass that began with its first source symbol.
     passing: bool,
 }
@@ -45,6 +50,7 @@ impl Block {
             wanted_by: 0,
             next_source: 0,
             next_repair: 0,
+            next_late: symbols,
             passing: false,
         }
     }
@@ -69,7 +75,10 @@ impl Block {
 
     /// Somebody lacks `outstanding` symbols, for which `with_loss` must be sent.
     pub(super) fn lack(&mut self, outstanding: u16, with_loss: u16, laggard: bool) {
-        if outstanding > 0 && self.has_passed() && self.is_near_whole(outstanding) {
+        let again = outstanding > 0 && self.has_passed() && self.is_near_whole(outstanding);
+        if again && laggard && self.next_late >= self.symbols {
+            (self.next_late, self.laggards) = (0, self.symbols);
+        } else if again && !laggard {
             // Source symbols cost nobody a decoding, and this machine can use nearly all of them.
             self.next_source = 0;
             self.need = self.symbols;
@@ -82,15 +91,23 @@ impl Block {
 
     /// The next symbol. A pass that begins with it brings `extra` repair symbols along.
     pub(super) fn take(&mut self, extra: u16) -> Taken {
+        let late = self.need == 0;
         if self.has_passed() && self.next_repair >= MAX_REPAIR {
-            self.next_source = 0;
             self.next_repair = 0;
+            if late {
+                self.next_late = 0;
+            } else {
+                self.next_source = 0;
+            }
         }
-        if self.next_source == 0 {
+        if self.next_source == 0 && !late {
             self.need = self.need.saturating_add(extra);
             self.passing = true;
         }
-        let symbol = if self.has_passed() {
+        let symbol = if late && self.next_late < self.symbols {
+            self.next_late += 1;
+            self.next_late - 1
+        } else if self.has_passed() {
             self.next_repair += 1;
             self.symbols + self.next_repair - 1
         } else {

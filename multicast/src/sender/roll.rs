@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use crate::clock::Instant;
 
 use super::normal::quantile;
+use super::room;
 
 /// Losses are sorted into so many drawers, narrower for small losses.
 const DRAWERS: usize = 512;
-/// Machines that must have been measured before the loss of a room is known; a tenth of a small one.
+/// Machines that must have been measured before the loss of a room is known; more than half of a small one.
 const MEASURED_MIN: usize = 10;
 
 /// How a machine counts.
@@ -31,7 +32,7 @@ pub(super) struct Roll {
     past: BTreeSet<(Instant, u64)>,
     ready: usize,
     /// Machines here that cannot say yet what they lack.
-    awaited: usize,
+    awaited: BTreeSet<u64>,
     drawers: Vec<u32>,
     measured: usize,
     /// Datagrams over which all those losses were measured together.
@@ -44,7 +45,7 @@ impl Default for Roll {
             active: BTreeSet::new(),
             past: BTreeSet::new(),
             ready: 0,
-            awaited: 0,
+            awaited: BTreeSet::new(),
             drawers: vec![0; DRAWERS],
             measured: 0,
             weight: 0,
@@ -61,7 +62,7 @@ impl Roll {
         if let Some(before) = before {
             self.list(&before).remove(&(before.heard, id));
             self.ready -= usize::from(before.ready);
-            self.awaited -= usize::from(before.active && !before.ready);
+            self.awaited.remove(&id);
             if let Some((loss, weight)) = before.loss.filter(|_| before.active) {
                 self.drawers[drawer(loss)] -= 1;
                 self.measured -= 1;
@@ -71,7 +72,9 @@ impl Roll {
         if let Some(after) = after {
             self.list(&after).insert((after.heard, id));
             self.ready += usize::from(after.ready);
-            self.awaited += usize::from(after.active && !after.ready);
+            if after.active && !after.ready {
+                self.awaited.insert(id);
+            }
             if let Some((loss, weight)) = after.loss.filter(|_| after.active) {
                 self.drawers[drawer(loss)] += 1;
                 self.measured += 1;
@@ -99,8 +102,8 @@ impl Roll {
     }
 
     /// Machines here that cannot say yet what they lack.
-    pub(super) fn awaited(&self) -> usize {
-        self.awaited
+    pub(super) fn awaited(&self) -> impl Iterator<Item = u64> {
+        self.awaited.iter().copied()
     }
 
     /// The machine here that was heard longest ago, and when.
@@ -113,22 +116,31 @@ impl Roll {
         self.past.first().map(|&(_, id)| id)
     }
 
-    /// The loss that `percent` of the machines here do not exceed, 0 to 1, less what chance alone puts between the
-    /// machine in the middle and that one. Machines that were not measured yet are taken for machines of the middle.
-    /// `None` as long as so few are measured that the first to complain would pass for the room.
-    pub(super) fn loss(&self, percent: usize) -> Option<f32> {
-        if self.measured == 0 || self.measured * 10 < self.active.len().min(MEASURED_MIN * 10) {
+    /// The loss of the machine that stands for those here (see [`room`]), 0 to 1, less what chance alone puts between
+    /// the machine in the middle and that one. Machines that were not measured yet are taken for machines of the
+    /// middle. `None` as long as so few are measured that the first to complain would pass for the room.
+    pub(super) fn loss(&self) -> Option<f32> {
+        let machines = self.active.len();
+        if machines == 0 || self.measured < (machines / 2 + 1).min(MEASURED_MIN) {
             return None;
         }
-        let above =
-            self.active.len() - 1 - (self.active.len() * percent / 100).min(self.active.len() - 1);
+        let above = machines - 1 - room::place(machines);
         let middle = (self.measured - 1) / 2;
-        let rank = (self.measured - 1).saturating_sub(above).max(middle);
-        let (high, middle) = (self.ranked(rank), self.ranked(middle));
+        let usual = self.ranked(middle);
+        let borne = self.within(room::bearable(usual));
+        let rank = (self.measured - 1).saturating_sub(above);
+        let rank = rank.min(borne.saturating_sub(1)).max(middle);
+        let high = self.ranked(rank);
         let mean_weight = (self.weight / self.measured as u64).max(1) as f32;
         let spread = (high * (1.0 - high) / mean_weight).sqrt();
         let luck = quantile((rank as f32 + 0.5) / self.measured as f32).max(0.0) * spread;
-        Some((high - luck).max(middle.min(high)))
+        Some((high - luck).max(usual.min(high)))
+    }
+
+    /// How many machines lose no more than this.
+    fn within(&self, loss: f32) -> usize {
+        let drawers = &self.drawers[..=drawer(loss)];
+        drawers.iter().map(|&count| count as usize).sum()
     }
 
     /// The loss of the machine that `rank` machines lose less than.
@@ -188,30 +200,66 @@ mod tests {
         assert!(roll.drawers.iter().all(|&count| count == 0) && roll.weight == 0);
     }
 
+    /// The loss of a room whose machines lose these parts.
+    fn loss_of_room(losses: &[f32]) -> Option<f32> {
+        let mut roll = Roll::default();
+        for (id, &loss) in losses.iter().enumerate() {
+            roll.change(id as u64, None, standing(id as u64, loss));
+        }
+        roll.loss()
+    }
+
     #[test]
     fn the_percentile_is_that_of_the_sorted_losses() {
-        let mut roll = Roll::default();
-        (0..200).for_each(|id| roll.change(id, None, standing(id, id as f32 / 1000.0)));
-        for percent in [50, 90, 99] {
-            let sorted = percent as f32 * 2.0 / 1000.0;
-            let found = roll.loss(percent).unwrap();
-            assert!((found - sorted).abs() < 0.003, "{percent}: {found}");
+        let losses: Vec<f32> = (0..200).map(|id| id as f32 / 1000.0).collect();
+        let found = loss_of_room(&losses).unwrap();
+        assert!((found - 0.179).abs() < 0.003, "{found}");
+        assert_eq!(loss_of_room(&[]), None);
+    }
+
+    #[test]
+    fn a_machine_that_is_nearly_cut_off_is_no_room() {
+        for others in 1..12 {
+            for cut_off in [0.3, 0.9, 0.999] {
+                let mut losses = vec![0.01; others];
+                losses.push(cut_off);
+                let found = loss_of_room(&losses).unwrap();
+                assert!((found - 0.01).abs() < 0.002, "{others} and one: {found}");
+            }
         }
-        assert_eq!(Roll::default().loss(90), None);
+        assert!(loss_of_room(&[0.999]).unwrap() > 0.99);
+        // Nor are two of eight, or half of four.
+        let (few, half) = (
+            [0.01, 0.01, 0.99, 0.99],
+            [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.9, 0.9],
+        );
+        assert!(loss_of_room(&few).unwrap() < 0.02 && loss_of_room(&half).unwrap() == 0.0);
+    }
+
+    #[test]
+    fn half_of_a_room_that_loses_is_the_room() {
+        for losses in [&[0.0, 0.0, 0.2, 0.2][..], &[0.0, 0.2, 0.2]] {
+            let found = loss_of_room(losses).unwrap();
+            assert!((found - 0.2).abs() < 0.01, "{losses:?}: {found}");
+        }
     }
 
     #[test]
     fn the_first_to_complain_does_not_pass_for_the_room() {
-        let mut roll = Roll::default();
         let unmeasured = Standing {
             loss: None,
             ..standing(0, 0.0).unwrap()
         };
-        (1..100).for_each(|id| roll.change(id, None, Some(unmeasured)));
-        roll.change(0, None, standing(0, 0.3));
-        assert_eq!(roll.loss(90), None);
-        (1..10).for_each(|id| roll.change(id, Some(unmeasured), standing(0, 0.01)));
-        assert!((roll.loss(90).unwrap() - 0.01).abs() < 0.002);
+        for (machines, enough) in [(2, 2), (3, 2), (8, 5), (100, 10)] {
+            let mut roll = Roll::default();
+            (0..machines).for_each(|id| roll.change(id, None, Some(unmeasured)));
+            roll.change(0, Some(unmeasured), standing(0, 0.3));
+            for id in 1..enough {
+                assert_eq!(roll.loss(), None, "{id} of {machines}");
+                roll.change(id, Some(unmeasured), standing(0, 0.01));
+            }
+            assert!((roll.loss().unwrap() - 0.01).abs() < 0.002, "{machines}");
+        }
     }
 
     #[test]
@@ -227,7 +275,7 @@ mod tests {
             };
             roll.change(id, None, Some(standing));
         }
-        let loss = roll.loss(90).unwrap();
+        let loss = roll.loss().unwrap();
         assert!((loss - 0.05).abs() < 0.003, "{loss}");
     }
 }

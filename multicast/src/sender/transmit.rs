@@ -5,7 +5,7 @@ use crate::fec::Fec;
 use crate::wire::{Announce, Data, MAX_SERVED, Served};
 
 use super::event::{Destination, SenderEvent};
-use super::{LOSS_PERCENTILE, Sender, Stage};
+use super::{Sender, Stage};
 
 /// Symbols of one block in a row before others get their turn.
 pub(super) const RUN_SYMBOLS: u32 = 128;
@@ -44,7 +44,7 @@ impl<F: Fec> Sender<F> {
         self.flight.prune(self.sequence);
         self.demand
             .margin
-            .expect_loss(self.machines.loss(LOSS_PERCENTILE).unwrap_or(0.0));
+            .expect_loss(self.machines.loss().unwrap_or(0.0));
         self.demand.margin.judge(now);
         let (number, acked) = self.herald.announce(now, self.sequence, ended);
         let served = self.demand.served(MAX_SERVED).into_iter();

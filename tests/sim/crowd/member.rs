@@ -15,6 +15,8 @@ use super::plan::Seat;
 
 /// Blocks its disk takes before it has no room.
 const DISK_QUEUE: usize = 4;
+/// First byte of an announce.
+const ANNOUNCE: u8 = 0x12;
 /// A moment that never comes.
 pub(super) const NEVER: u64 = u64::MAX;
 
@@ -32,6 +34,15 @@ pub(super) struct Slot {
     pub(super) bytes: Vec<u8>,
     /// Where each begins and ends, and when it arrives in microseconds.
     pub(super) datagrams: Vec<(u32, u32, u64)>,
+}
+
+impl Slot {
+    /// Which of them are announces.
+    pub(super) fn announces(&self) -> u64 {
+        let datagrams = self.datagrams.iter().enumerate();
+        let announces = datagrams.filter(|(_, (from, ..))| self.bytes[*from as usize] == ANNOUNCE);
+        announces.fold(0, |set, (at, _)| set | 1 << at)
+    }
 }
 
 /// A report on its way.

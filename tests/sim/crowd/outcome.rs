@@ -39,7 +39,12 @@ impl CrowdOutcome {
 
     /// When the last machine was complete; `None` when one never was.
     pub fn last(&self) -> Option<Duration> {
-        let all = self.complete_after.iter().copied();
+        self.last_of(self.complete_after.len())
+    }
+
+    /// When the last of the first `machines` was complete; `None` when one never was.
+    pub fn last_of(&self, machines: usize) -> Option<Duration> {
+        let all = self.complete_after.iter().take(machines).copied();
         all.collect::<Option<Vec<Duration>>>()?.into_iter().max()
     }
 

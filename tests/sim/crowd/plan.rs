@@ -16,6 +16,8 @@ pub struct Seat {
     pub off: Option<(Duration, Duration)>,
     /// Part of its datagrams that vanish independently.
     pub loss: f64,
+    /// Only of its large ones: announces arrive.
+    pub only_data: bool,
     /// Part of the time its port is bad, with half of all datagrams lost.
     pub bursts: f64,
     /// What its disk takes, in bytes a second; `None` is whatever comes.
@@ -30,6 +32,7 @@ impl Default for Seat {
             on_at: Duration::ZERO,
             off: None,
             loss: 0.0,
+            only_data: false,
             bursts: 0.0,
             disk: None,
             skew_ppm: 0,
@@ -57,6 +60,8 @@ pub struct Crowd {
     pub report_loss: f64,
     /// Machines behind one switch, and the part of the datagrams it drops for all of them.
     pub switches: Option<(usize, f64)>,
+    /// The run is over when so many of the first machines are complete; `None`: with the session.
+    pub until: Option<usize>,
 }
 
 impl Crowd {
@@ -75,12 +80,36 @@ impl Crowd {
             rate_bits: 1_000_000_000,
             report_loss: loss,
             switches: None,
+            until: None,
         }
     }
 
     /// The same with so many blocks.
     pub fn with_blocks(self, blocks: u32) -> Crowd {
         Crowd { blocks, ..self }
+    }
+
+    /// The same with one machine more, which loses the part `loss` of the data and hears every announce, so that it asks
+    /// all the time. Symbols are real ones, so that its memory fills as it would.
+    pub fn with_a_laggard(mut self, loss: f64) -> Crowd {
+        let usual = self.seats.first().cloned().unwrap_or_default();
+        self.seats.push(Seat {
+            loss,
+            only_data: true,
+            ..usual
+        });
+        Crowd {
+            symbol_bytes: 1452,
+            ..self
+        }
+    }
+
+    /// The same, played until the first `machines` are complete.
+    pub fn until(self, machines: usize) -> Crowd {
+        Crowd {
+            until: Some(machines),
+            ..self
+        }
     }
 
     /// A room where everything goes wrong that a room has been seen to do: loss of its own kind at every port, bursts,

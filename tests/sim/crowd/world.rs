@@ -121,7 +121,7 @@ impl<'a> World<'a> {
 
     fn play(mut self) -> CrowdOutcome {
         let (mut now, mut slot, mut heard) = (0, Slot::default(), Vec::new());
-        while self.over.is_none() && now < TIME_MAX {
+        while self.over.is_none() && !self.is_enough() && now < TIME_MAX {
             let until = now + self.slot_micros();
             let mut said = Vec::new();
             self.machines(now, until, &slot, &mut said);
@@ -131,6 +131,11 @@ impl<'a> World<'a> {
             now = until;
         }
         self.judge()
+    }
+
+    fn is_enough(&self) -> bool {
+        let complete = |first: usize| self.completed_at[..first].iter().all(Option::is_some);
+        self.crowd.until.is_some_and(complete)
     }
 
     /// Short enough that its datagrams fit a set of bits.
@@ -145,6 +150,7 @@ impl<'a> World<'a> {
     fn machines(&mut self, now: u64, until: u64, slot: &Slot, said: &mut Vec<Sent>) {
         let count = slot.datagrams.len() as u32;
         let ports = self.crowd.switches.map_or(usize::MAX, |(ports, _)| ports);
+        let announces = slot.announces();
         let dropped: Vec<u64> = self.switches.iter_mut().map(|s| s.draw(count)).collect();
         for (at, member) in self.members.iter_mut().enumerate() {
             if !member.is_on() {
@@ -163,7 +169,11 @@ impl<'a> World<'a> {
             if count == 0 && member.wake >= until {
                 continue;
             }
-            let lost = member.losses.draw(count) | dropped.get(at / ports).copied().unwrap_or(0);
+            let mut lost =
+                member.losses.draw(count) | dropped.get(at / ports).copied().unwrap_or(0);
+            if member.seat.only_data {
+                lost &= !announces;
+            }
             let before = member.complete;
             member.play(until, slot, lost, &self.briefing, said);
             if member.complete && !before {

@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::Instant;
+use crate::sender::room::{bearable, place};
 use crate::wire::{Phase, Report, ahead};
 
-/// The machine that decides, in per cent of the machines: the slowest tenth is served by the carousel.
-const PERCENTILE: usize = 90;
 /// Machines gauged, at most; the rest of a larger room is like them.
 const MAX_GAUGES: usize = 16_384;
 /// Datagrams a loss is told from, at least.
@@ -40,7 +39,7 @@ struct Gauge {
     lag: Duration,
 }
 
-/// What an epoch was like for the machine at the percentile.
+/// What an epoch was like for the machine that stands for the room.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Reading {
     /// Bits per second that were sent.
@@ -51,7 +50,7 @@ pub(super) struct Reading {
     pub(super) sample: f64,
     /// Time from leaving to being read, at the median machine; `None` when nobody told.
     pub(super) lag: Option<Duration>,
-    /// A machine whose socket dropped most of what it lost, when more than the tenth that is left alone do.
+    /// A machine whose socket dropped most of what it lost, when more do than are left alone.
     pub(super) overflow: Option<String>,
     /// Bytes that wait for the disk.
     pub(super) backlog_bytes: u64,
@@ -146,8 +145,12 @@ impl Gauges {
         lags.sort();
         backlogs.sort();
         dropping.sort();
-        let (loss, sample) = losses.get(place(losses.len())).copied().unwrap_or_default();
-        let many = dropping.len() * 100 > losses.len() * (100 - PERCENTILE);
+        let middle = losses.len().saturating_sub(1) / 2;
+        let borne = bearable(losses.get(middle).map_or(0.0, |usual| usual.0 as f32));
+        let borne = losses.partition_point(|&(loss, _)| loss as f32 <= borne);
+        let decisive = place(losses.len()).min(borne.saturating_sub(1)).max(middle);
+        let (loss, sample) = losses.get(decisive).copied().unwrap_or_default();
+        let many = dropping.len() + decisive >= losses.len();
         Reading {
             sent_bits,
             loss,
@@ -249,9 +252,4 @@ impl Gauge {
         self.lag = self.lag.min(lag);
         !known && self.sent >= MIN_SAMPLE
     }
-}
-
-/// Where the machine at the percentile stands among `count` in ascending order.
-fn place(count: usize) -> usize {
-    count.saturating_sub(1) * PERCENTILE / 100
 }
