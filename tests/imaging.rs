@@ -252,7 +252,7 @@ fn what_is_wrong_ends_with_its_exit_code() {
     let gz = bench.file("disk.raw", b"\x1f\x8b\x08 not a disk");
     let empty = bench.file("empty", b"");
     let out = bench.path("a.img.zst");
-    assert!(refused(&["create", &gz, &out], 1).contains("a gzip file"));
+    assert!(refused(&["create", &gz, &out], 1).contains("gzip"));
     assert!(refused(&["create", &empty, &out], 1).contains("is empty"));
     assert!(refused(&["create", "/nowhere", &out], 1).contains("/nowhere"));
     assert!(refused(&["info", &empty], 1).contains("no netflash image"));

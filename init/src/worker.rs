@@ -85,6 +85,17 @@ struct Worker {
     sequence: Arc<AtomicU64>,
 }
 
+/// A job and what every kind of job needs.
+struct Running<'a> {
+    /// The job's number at the server.
+    id: u64,
+    server: &'a Arc<Server>,
+    /// Whom to tell.
+    events: &'a Events,
+    /// Set when the server wants the job to end.
+    stop: Arc<AtomicBool>,
+}
+
 /// How a job ended that did not fail.
 enum Ended {
     /// It is done. A capture is told by the server to itself, a flash needs a report.
@@ -231,6 +242,12 @@ impl Worker {
             self.sequence.clone(),
             stop.clone(),
         );
+        let running = Running {
+            id: job.id,
+            server,
+            events: &events,
+            stop,
+        };
         let outcome = match &job.order {
             Order::Flash(order) => {
                 log::info!(
@@ -238,11 +255,11 @@ impl Worker {
                     job.id,
                     order.image_name
                 );
-                self.flash(server, key, name, job.id, order, &events, stop)
+                self.flash(running, key, name, order)
             }
             Order::Capture(order) => {
                 log::info!("job={} order=capture image={}", job.id, order.image_name);
-                self.capture(server, job.id, order, &events, stop)
+                self.capture(running, order)
             }
         };
         match outcome {
@@ -277,34 +294,29 @@ impl Worker {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a different thing of the job"
-    )]
     fn flash(
         &self,
-        server: &Arc<Server>,
+        running: Running<'_>,
         key: &AgentKey,
         name: &str,
-        job: u64,
         order: &FlashOrder,
-        events: &Events,
-        stop: Arc<AtomicBool>,
     ) -> Result<Ended, String> {
-        let address = server
+        let job = running.id;
+        let address = running
+            .server
             .local_address()
             .map_err(|error| format!("no way to the server: {error}"))?;
         let flash = Flash {
             job,
-            server,
+            server: running.server,
             order,
             key,
             disk: self.params.disk.as_ref(),
             name,
             address: address.to_string(),
-            events,
+            events: running.events,
             console: self.console,
-            stop,
+            stop: running.stop,
         };
         Ok(match flash.run()? {
             Outcome::Done(report) => {
@@ -326,22 +338,16 @@ impl Worker {
         })
     }
 
-    fn capture(
-        &self,
-        server: &Arc<Server>,
-        job: u64,
-        order: &CaptureOrder,
-        events: &Events,
-        stop: Arc<AtomicBool>,
-    ) -> Result<Ended, String> {
+    fn capture(&self, running: Running<'_>, order: &CaptureOrder) -> Result<Ended, String> {
+        let job = running.id;
         let capture = Capture {
             job,
-            server,
+            server: running.server,
             order,
             disk: self.params.disk.as_ref(),
-            events,
+            events: running.events,
             console: self.console,
-            stop,
+            stop: running.stop,
         };
         Ok(match capture.run()? {
             Captured::Ready => {
