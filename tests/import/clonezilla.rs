@@ -326,7 +326,7 @@ fn the_spool_file_goes_when_the_program_is_stopped_or_killed() {
         let left = fs::read_dir(saved.bench.directory.path()).unwrap();
         let left: Vec<String> = left
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.contains("part") || name.contains("never"))
+            .filter(|name| name.ends_with(".part") || name.contains("never"))
             .collect();
         assert!(left.is_empty(), "{left:?}");
     }

@@ -138,6 +138,10 @@ impl Sparse {
         let text = text.ok_or_else(|| Fault::at(28, "its descriptor lies outside"))?;
         let mut bytes = vec![0; text.raw_bytes() as usize];
         text.read_exact_at(0, &mut bytes).map_err(Fault::Read)?;
+        // Room for one, as `qemu-img` leaves it in each of several files.
+        if bytes.first() == Some(&0) {
+            return Ok(None);
+        }
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
