@@ -12,7 +12,7 @@ use netflash_pxe::{
 
 use super::{Fleet, FleetError, event, job_event, now, resolve_among};
 use crate::fallback::{Board, Desk};
-use crate::job::Job;
+use crate::job::{Job, JobState};
 use crate::machine::Machine;
 use crate::secret;
 use crate::store::Store;
@@ -214,8 +214,11 @@ impl Fleet {
             }
             self.job_is_over(store.as_ref(), &job)?;
         }
+        // A capture ends by the server's word, which its agent asks for itself.
+        let captured = job.capture.is_some() && job.state == JobState::Done;
+        let over = !job.state.is_active() && !captured;
         Ok(EventsAnswer {
-            cancel: !job.state.is_active() && !events.iter().any(|said| said.event.ends_the_job()),
+            cancel: over && !events.iter().any(|said| said.event.ends_the_job()),
             session: self
                 .sessions
                 .status(job.batch)

@@ -91,6 +91,9 @@ fn a_disk_becomes_an_image_that_is_listed_only_when_it_was_checked() {
     assert_eq!(std::fs::read(&row.path).unwrap(), image);
     let job = fleet.job(id).unwrap();
     assert_eq!((job.state, job.image), (JobState::Done, row.id));
+    // Its agent goes on to its last action, and is not called off.
+    let answer = fleet.agent_events(&bearer, id, &[]).unwrap();
+    assert!(!answer.cancel);
     assert!(matches!(
         fleet.capture_part(&bearer, id, 0, b"more"),
         Err(FleetError::Refused(_))
