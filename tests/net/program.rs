@@ -179,13 +179,13 @@ impl Program {
         Ok(())
     }
 
-    /// Whether it still runs.
-    pub fn is_running(&mut self) -> Result<bool> {
-        let child = self
-            .child
-            .as_mut()
+    /// Whether it still runs. A dead one is not reaped: [`Program::wait`] wants to know what it used.
+    pub fn is_running(&self) -> Result<bool> {
+        let watch = self
+            .watch
+            .as_ref()
             .context("the program was waited for already")?;
-        Ok(child.try_wait()?.is_none())
+        Ok(!watch.is_finished())
     }
 
     fn pid(&self) -> Result<Pid> {

@@ -114,7 +114,7 @@ pub(crate) fn visit(
 }
 
 /// Waits for the end of a program, or kills it at its time; `None` when it was killed.
-fn outcome(mut program: Program, kill_at: Option<Duration>) -> Result<Option<Ended>> {
+fn outcome(program: Program, kill_at: Option<Duration>) -> Result<Option<Ended>> {
     let started = Instant::now();
     while kill_at.is_some_and(|at| started.elapsed() < at) && program.is_running()? {
         thread::sleep(TICK);
