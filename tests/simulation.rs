@@ -13,7 +13,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tests::sim::{Crowd, CrowdOutcome, Fault, Scenario, Seat, expected_max, play, run};
+use netflash_multicast::Sabotage;
+use tests::sim::{
+    Bottleneck, Check, Crowd, CrowdOutcome, Fault, Scenario, Seat, expected_max, play, run,
+};
 
 /// Seeds of an ordinary run.
 const SEEDS: std::ops::Range<u64> = 0..300;
@@ -90,6 +93,13 @@ fn every_promise_holds_on_every_bad_day() {
             "{fault:?} is in {count} seeds only"
         );
     }
+    let sealed = scenarios.iter().filter(|scenario| scenario.sealed);
+    let (sealed, insiders) = sealed.fold((0, 0), |(sealed, insiders), scenario| {
+        let insider = scenario.faults.contains(&Fault::Hostile);
+        (sealed + 1, insiders + usize::from(insider))
+    });
+    println!("sealed: {sealed}, with an insider: {insiders}");
+    assert!(insiders >= COVERAGE_MIN || !whole, "{insiders} insiders");
     let largest = scenarios
         .iter()
         .map(|scenario| scenario.machines.len())
@@ -112,6 +122,29 @@ fn every_fault_alone_is_survived() {
             );
         }
     }
+}
+
+#[test]
+fn what_an_insider_seals_is_opened_and_only_found_wrong_afterwards() {
+    let rooms = || {
+        (0..16).map(|seed| Scenario {
+            sealed: true,
+            preamble_bytes: 5000,
+            ..Scenario::with(9100 + seed, 3, &[Fault::Hostile, Fault::Loss])
+        })
+    };
+    for scenario in rooms() {
+        assert_eq!(run(&scenario).story(), "", "seed {}", scenario.seed);
+    }
+    // Nobody else could have sealed what a sink gets now.
+    let _gone = Sabotage::remove("preamble_hash");
+    let reaches_a_sink = rooms().any(|scenario| {
+        let violations = run(&scenario).violations;
+        violations
+            .iter()
+            .any(|violation| violation.check == Check::SinksGetOnlyTruth)
+    });
+    assert!(reaches_a_sink, "nothing that he sealed was opened");
 }
 
 #[test]
@@ -251,6 +284,77 @@ fn half_of_a_room_that_loses_a_fifth_is_served_as_the_room() {
         outcome.wire_ratio()
     );
     assert!(outcome.wire_ratio() < 1.32 && all.is_some(), "{outcome:?}");
+}
+
+#[test]
+fn steady_loss_of_all_does_not_collapse_the_automatic_rate() {
+    for loss in [0.0, 0.2] {
+        let room = Crowd::uniform(9, 20, loss).with_blocks(192);
+        let outcome = play(&room.automatic(None));
+        let settled = outcome.settled_rate() / 1e6;
+        println!(
+            "loss {loss}: {settled:.0} Mbit/s of 1000, {:?}",
+            outcome.last()
+        );
+        assert_eq!(outcome.complete(), 20);
+        assert!(settled >= 900.0, "{settled} Mbit/s, {:?}", outcome.rates);
+    }
+}
+
+#[test]
+fn the_automatic_rate_finds_a_place_of_a_tenth_of_the_link() {
+    let narrow = Bottleneck {
+        bits: 100_000_000,
+        buffer_bytes: 512 << 10,
+    };
+    for loss in [0.0, 0.2] {
+        let room = Crowd::uniform(10, 8, loss).with_blocks(48);
+        let outcome = play(&room.automatic(Some(narrow)));
+        let settled = outcome.settled_rate() / 1e6;
+        println!(
+            "loss {loss}: {settled:.0} Mbit/s of 100, {:?}",
+            outcome.last()
+        );
+        assert_eq!(outcome.complete(), 8);
+        assert!(
+            (85.0..=105.0).contains(&settled),
+            "{settled} Mbit/s, {:?}",
+            outcome.rates
+        );
+    }
+}
+
+#[test]
+fn the_automatic_rate_follows_the_disks_of_a_room_and_not_one_of_them() {
+    let seconds = |slow: std::ops::Range<usize>| {
+        let mut room = Crowd::uniform(11, 4, 0.001).with_blocks(160);
+        for seat in &mut room.seats[slow] {
+            seat.disk = Some(room.rate_bits / 8 / 10);
+        }
+        let outcome = play(&room.automatic(None).until(3));
+        let last = outcome
+            .last_of(3)
+            .expect("three are complete")
+            .as_secs_f64();
+        println!(
+            "three of four after {last:.3} s; Mbit/s: {:?}",
+            megabits(&outcome)
+        );
+        last
+    };
+    let (none, one, all) = (seconds(0..0), seconds(3..4), seconds(0..4));
+    assert!(
+        one <= 1.1 * none,
+        "{one} s beside a slow disk, {none} s without"
+    );
+    // Ten times as long as a block takes its disk, and no longer: what is too much is not sent.
+    assert!((0.9..=1.3).contains(&(all / 18.6)), "{all} s");
+}
+
+/// The rate at the end of each second.
+fn megabits(outcome: &CrowdOutcome) -> Vec<u64> {
+    let seconds = outcome.rates.chunks(10).filter_map(|second| second.last());
+    seconds.map(|bits| bits / 1_000_000).collect()
 }
 
 #[test]

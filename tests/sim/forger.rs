@@ -11,6 +11,7 @@ use netflash_multicast::{
 };
 
 use super::chance::Chance;
+use super::insider::Insider;
 use super::scenario::{Fault, Scenario};
 use super::world::Truth;
 
@@ -22,6 +23,8 @@ const REPORT: u8 = 0x13;
 const BLOCK_AT: usize = 10;
 /// Where a report has the number of its machine.
 const RECEIVER_AT: usize = 14;
+/// Number of the machine that turned hostile; none of the room has it.
+const OWN_NUMBER: u32 = 9;
 /// Datagrams a forger remembers.
 const MEMORY: usize = 64;
 
@@ -45,6 +48,8 @@ pub(super) struct Forger {
     /// Datagrams overheard, and whether they went to the sender.
     heard: Vec<(bool, Vec<u8>)>,
     turns: usize,
+    /// What a machine of a sealed session can do that turned hostile.
+    insider: Option<Insider>,
     foreign: Sender<ReedSolomon>,
     foreign_now: Instant,
     foreign_blocks: Vec<u32>,
@@ -65,6 +70,11 @@ impl Forger {
             tricks,
             heard: Vec::new(),
             turns: 0,
+            insider: truth.secrets.as_ref().map(|secrets| {
+                let own = secrets.membership(OWN_NUMBER).report_key;
+                let (session, sender) = (truth.session, &truth.verify_key);
+                Insider::new(session, secrets.salt, sender, &secrets.key, &own)
+            }),
             foreign: foreign_sender(scenario, truth, &mut chance),
             foreign_now: Instant::ZERO,
             foreign_blocks: scenario.blocks.clone(),
@@ -112,7 +122,11 @@ impl Forger {
                 }
                 (to_sender, bytes)
             }
-            (Trick::Wrong, Some((to_sender, bytes))) => (to_sender, wrong(chance, bytes)),
+            (Trick::Wrong, Some((to_sender, bytes))) => {
+                let insider = self.insider.as_ref();
+                let forged = insider.and_then(|insider| insider.forge(chance, &bytes));
+                (to_sender, forged.unwrap_or_else(|| wrong(chance, bytes)))
+            }
         }
     }
 

@@ -51,6 +51,7 @@ pub(super) struct Machine {
     pub(super) address: SocketAddr,
     /// Counts power-ons: what was begun before a power cut never ends.
     pub(super) generation: u64,
+    starts: u32,
     /// Since when it has been on.
     pub(super) on_since: Option<Instant>,
     pub(super) complete: bool,
@@ -87,6 +88,7 @@ impl Machine {
         Machine {
             address,
             generation: 0,
+            starts: 0,
             on_since: None,
             complete: false,
             finished: false,
@@ -103,15 +105,19 @@ impl Machine {
 
     pub(super) fn power_on(&mut self, now: Instant, truth: &Truth) -> Vec<Wish> {
         self.generation += 1;
+        self.starts += 1;
         self.on_since = Some(now);
         let mut dice = self.chance.fork(self.generation);
         self.id = dice.draw();
         let config = ReceiverConfig {
             id: self.id,
-            name: format!("sim-{}", self.address.port()),
+            name: self.name(),
             session: None,
             verify_key: Some(VerifyKey(truth.verify_key.0)),
-            membership: None,
+            membership: truth
+                .secrets
+                .as_ref()
+                .map(|secrets| secrets.membership(u32::from(self.address.port()))),
             object_id: Some(ObjectId(truth.object_id.0)),
             silence: Duration::from_secs(20),
             chance: Box::new(move || dice.draw() as u32),
@@ -123,6 +129,11 @@ impl Machine {
             wake_at: None,
         });
         self.turn(now, truth)
+    }
+
+    /// What its present or last start calls itself.
+    pub(super) fn name(&self) -> String {
+        format!("sim-{}-{}", self.address.port(), self.starts)
     }
 
     pub(super) fn power_off(&mut self) {

@@ -13,6 +13,7 @@ mod chance;
 mod check;
 mod crowd;
 mod forger;
+mod insider;
 mod link;
 mod machine;
 mod scenario;
@@ -20,7 +21,7 @@ mod world;
 
 pub use chance::Chance;
 pub use check::{Check, Outcome, Violation, expected_max};
-pub use crowd::{Counting, Crowd, CrowdOutcome, Seat, play};
+pub use crowd::{Bottleneck, Counting, Crowd, CrowdOutcome, Seat, play};
 pub use forger::crc32;
 pub use scenario::{Fault, MachinePlan, Scenario};
 pub use world::run;

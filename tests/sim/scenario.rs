@@ -22,9 +22,9 @@ pub enum Fault {
     Duplicate,
     /// Bits flip on the way.
     Corrupt,
-    /// Noise, damaged and foreign datagrams of somebody who does not know our formats.
+    /// Noise, damaged and recorded datagrams of somebody who does not know our formats.
     Forge,
-    /// Well-formed datagrams with wrong content, by somebody who does.
+    /// Well-formed datagrams with wrong content, by somebody who does; in a sealed session by one who has its key.
     Hostile,
     /// Another session on the same group, of another sender and another image.
     ForeignSession,
@@ -92,6 +92,8 @@ pub struct Scenario {
     pub seed: u64,
     /// What goes wrong.
     pub faults: BTreeSet<Fault>,
+    /// Everything is sealed; whoever knows our formats then also has the key of the session, and a machine's own.
+    pub sealed: bool,
     /// The room.
     pub machines: Vec<MachinePlan>,
     /// Payload bytes of each block.
@@ -119,7 +121,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// The scenario of `seed`: mostly small rooms, each fault in about a third of the runs.
+    /// The scenario of `seed`: mostly small rooms, half of them sealed, each fault in about a third of the runs.
     pub fn from_seed(seed: u64) -> Scenario {
         let mut chance = Chance::new(seed).fork(1);
         let faults = Fault::ALL.into_iter().filter(|_| chance.hit(0.3)).collect();
@@ -129,7 +131,10 @@ impl Scenario {
             8 => chance.range(13, 40),
             _ => chance.range(41, 100),
         };
-        Scenario::draw(seed, machines as usize, faults, chance)
+        Scenario {
+            sealed: Chance::new(seed).fork(9).hit(0.5),
+            ..Scenario::draw(seed, machines as usize, faults, chance)
+        }
     }
 
     /// A room of `machines` in which only `faults` happen.
@@ -160,6 +165,7 @@ impl Scenario {
         };
         let mut scenario = Scenario {
             seed,
+            sealed: false,
             machines: Vec::new(),
             blocks,
             preamble_bytes: chance.range(1, 5000) as usize,

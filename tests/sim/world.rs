@@ -1,14 +1,14 @@
 //! The event loop: one sender, a room of machines, and the network between them.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use netflash_multicast::{
-    BlockId, Instant, Layout, ObjectId, Rate, ReedSolomon, Sender, SenderConfig, SenderEvent,
-    SigningKey, StartRule, VerifyKey,
+    BlockId, Instant, Layout, Membership, ObjectId, Rate, ReedSolomon, ReportSecret, Sender,
+    SenderConfig, SenderEvent, SenderSeal, SessionKey, SigningKey, StartRule, Suite, VerifyKey,
 };
 
 use super::chance::Chance;
@@ -41,6 +41,44 @@ pub(super) struct Truth {
     pub(super) verify_key: VerifyKey,
     /// Somebody who knows our formats may send wrong content.
     pub(super) insider: bool,
+    /// What a sealed session is sealed with.
+    pub(super) secrets: Option<Secrets>,
+}
+
+/// The secrets of a sealed session.
+pub(super) struct Secrets {
+    pub(super) key: SessionKey,
+    pub(super) reports: ReportSecret,
+    pub(super) salt: [u8; 16],
+}
+
+impl Secrets {
+    pub(super) fn new(chance: &mut Chance) -> Secrets {
+        let mut salt = [0; 16];
+        salt.copy_from_slice(&chance.bytes(16));
+        let mut reports = [0; 32];
+        reports.copy_from_slice(&chance.bytes(32));
+        Secrets {
+            key: SessionKey::of_secret(&chance.bytes(32)),
+            reports: ReportSecret::from_bytes(reports),
+            salt,
+        }
+    }
+
+    /// What the sender is told.
+    pub(super) fn seal(&self) -> SenderSeal {
+        let (key, reports) = (self.key.clone(), self.reports.clone());
+        SenderSeal::with_salt(key, reports, Suite::Aes256Gcm, self.salt)
+    }
+
+    /// What the server tells machine `number`.
+    pub(super) fn membership(&self, number: u32) -> Membership {
+        Membership {
+            machine: number,
+            session_key: self.key.clone(),
+            report_key: self.reports.key_of(number),
+        }
+    }
 }
 
 enum Happening {
@@ -64,6 +102,8 @@ struct World<'a> {
     up: Vec<Link>,
     sender: Sender<ReedSolomon>,
     sender_address: SocketAddr,
+    /// What the sender calls each start of a machine, by what that start calls itself.
+    names: BTreeMap<String, u64>,
     finished_at: Option<Instant>,
     forger: Forger,
     chance: Chance,
@@ -113,12 +153,13 @@ impl<'a> World<'a> {
             object_id,
             verify_key: signing_key.verify_key(),
             insider: scenario.faults.contains(&Fault::Hostile),
+            secrets: scenario.sealed.then(|| Secrets::new(&mut chance.fork(8))),
         };
         let config = SenderConfig {
             session: truth.session,
             object_id: ObjectId(object_id.0),
             signing_key,
-            seal: None,
+            seal: truth.secrets.as_ref().map(Secrets::seal),
             reply_to: None,
             symbol_bytes: scenario.symbol_bytes,
             rate: Rate::Fixed(scenario.rate_bits),
@@ -171,6 +212,7 @@ impl<'a> World<'a> {
             happenings: Vec::new(),
             sender,
             sender_address: address(1),
+            names: BTreeMap::new(),
             finished_at: None,
             chance: chance.fork(6),
             outcome: Outcome {
@@ -307,6 +349,9 @@ impl<'a> World<'a> {
             match event {
                 SenderEvent::NeedBlock(block) => self.later(READ_TIME, Happening::Provide(block)),
                 SenderEvent::Finished => self.finish(),
+                SenderEvent::Joined { id, name } if self.scenario.sealed => {
+                    self.names.insert(name, id);
+                }
                 SenderEvent::Done { id } => {
                     self.outcome.done.insert(id);
                 }
@@ -327,15 +372,24 @@ impl<'a> World<'a> {
         self.later(wait, Happening::Tick);
     }
 
-    /// The sender has given a machine up. An insider can bring that about, by claiming deficits that keep
-    /// the others silent; they are welcome back.
+    /// What the sender calls the present start of a machine.
+    fn known_as(&self, machine: &Machine) -> Option<u64> {
+        match self.scenario.sealed {
+            true => self.names.get(&machine.name()).copied(),
+            false => Some(machine.id),
+        }
+    }
+
+    /// The sender has given a machine up. Whoever may claim deficits can bring that about, because they keep
+    /// the others silent; they are welcome back. In a sealed session he has no more than a name of his own.
     fn lost(&mut self, id: u64) {
-        if self.truth.insider {
+        if self.truth.insider && !self.scenario.sealed {
             return;
         }
         let now = self.now;
-        let alive =
-            |m: &&Machine| m.id == id && m.on_since.is_some_and(|on| now.since(on) > HEARD_AFTER);
+        let alive = |m: &&Machine| {
+            self.known_as(m) == Some(id) && m.on_since.is_some_and(|on| now.since(on) > HEARD_AFTER)
+        };
         if let Some(machine) = self.machines.iter().filter(|m| m.is_on()).find(alive) {
             let how = format!("{} at {now:?}", machine.address);
             self.outcome.broken(Check::NobodyAliveIsGivenUp, how);
@@ -405,7 +459,8 @@ impl<'a> World<'a> {
                 let how = format!("{} holds something else", machine.address);
                 self.outcome.broken(Check::ContentIsRight, how);
             }
-            if machine.finished && !self.outcome.done.contains(&machine.id) {
+            let known = self.known_as(machine);
+            if machine.finished && known.is_none_or(|id| !self.outcome.done.contains(&id)) {
                 let how = format!("{} stopped before the sender knew", machine.address);
                 self.outcome.broken(Check::DoneIsAcknowledged, how);
             }

@@ -13,8 +13,8 @@ use super::counting::Counting;
 use super::losses::Losses;
 use super::plan::Seat;
 
-/// Blocks its disk takes before it has no room.
-const DISK_QUEUE: usize = 4;
+/// Blocks its disk takes before it has no room: 16 MB of real ones.
+const DISK_QUEUE: usize = 11;
 /// First byte of an announce.
 const ANNOUNCE: u8 = 0x12;
 /// A moment that never comes.

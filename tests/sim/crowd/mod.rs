@@ -12,10 +12,11 @@ mod counting;
 mod losses;
 mod member;
 mod outcome;
+mod pipe;
 mod plan;
 mod world;
 
 pub use counting::Counting;
 pub use outcome::CrowdOutcome;
-pub use plan::{Crowd, Seat};
+pub use plan::{Bottleneck, Crowd, Seat};
 pub use world::play;

@@ -17,6 +17,8 @@ pub struct CrowdOutcome {
     pub blocks: Vec<(u32, u16)>,
     /// Bytes the sender put on the wire until the last machine was complete, Ethernet headers included.
     pub sent_bytes: u64,
+    /// The rate, in bits per second, at the end of each tenth of a second since that first symbol.
+    pub rates: Vec<u64>,
     /// Announces.
     pub announces: u64,
     /// Reports of all machines, and their bytes on the wire with Ethernet headers.
@@ -46,6 +48,16 @@ impl CrowdOutcome {
     pub fn last_of(&self, machines: usize) -> Option<Duration> {
         let all = self.complete_after.iter().take(machines).copied();
         all.collect::<Option<Vec<Duration>>>()?.into_iter().max()
+    }
+
+    /// Mean of the rate in the second half of the time until the last machine was complete, in bits per second.
+    pub fn settled_rate(&self) -> f64 {
+        let end = self
+            .last()
+            .map_or(self.rates.len(), |last| last.as_millis() as usize / 100);
+        let half = &self.rates[..end.min(self.rates.len())];
+        let half = &half[half.len() / 2..];
+        half.iter().sum::<u64>() as f64 / half.len().max(1) as f64
     }
 
     /// Symbols sent for each source symbol.

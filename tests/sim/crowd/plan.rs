@@ -40,6 +40,15 @@ impl Default for Seat {
     }
 }
 
+/// A place on the way that takes less than the link of the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bottleneck {
+    /// What it takes, in bits per second on the wire.
+    pub bits: u64,
+    /// What waits there at most; the rest is dropped for everybody.
+    pub buffer_bytes: u64,
+}
+
 /// A room and its session.
 #[derive(Clone, Debug)]
 pub struct Crowd {
@@ -54,8 +63,12 @@ pub struct Crowd {
     /// Bytes of a symbol that are really carried, even; the wire is reckoned with 1452 in any case. Machines with symbols
     /// of that size run out of memory when they do so in truth.
     pub symbol_bytes: u16,
-    /// Pace on the wire, in bits per second.
+    /// Pace on the wire, in bits per second; of an automatic rate, the speed of the sender's link.
     pub rate_bits: u64,
+    /// The sender finds the rate by itself.
+    pub automatic: bool,
+    /// What everybody sits behind.
+    pub bottleneck: Option<Bottleneck>,
     /// Part of the reports that vanish.
     pub report_loss: f64,
     /// Machines behind one switch, and the part of the datagrams it drops for all of them.
@@ -78,6 +91,8 @@ impl Crowd {
             symbols: 1000,
             symbol_bytes: TINY,
             rate_bits: 1_000_000_000,
+            automatic: false,
+            bottleneck: None,
             report_loss: loss,
             switches: None,
             until: None,
@@ -99,6 +114,17 @@ impl Crowd {
             ..usual
         });
         Crowd {
+            symbol_bytes: 1452,
+            ..self
+        }
+    }
+
+    /// The same at a rate that the sender finds by itself, perhaps behind a bottleneck. Symbols are real ones: the sender
+    /// compares what it sends with its rate.
+    pub fn automatic(self, bottleneck: Option<Bottleneck>) -> Crowd {
+        Crowd {
+            automatic: true,
+            bottleneck,
             symbol_bytes: 1452,
             ..self
         }

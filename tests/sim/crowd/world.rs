@@ -16,6 +16,7 @@ use super::counting::Counting;
 use super::losses::{Losses, SLOT_DATAGRAMS};
 use super::member::{Briefing, Member, NEVER, Sent, Slot, micros};
 use super::outcome::CrowdOutcome;
+use super::pipe::Pipe;
 use super::plan::{Crowd, Seat};
 
 /// Bytes of a symbol that are reckoned.
@@ -30,6 +31,8 @@ const SLOT: u64 = 500;
 const LINGER: Duration = Duration::from_secs(2);
 /// Longest run, in microseconds of the room.
 const TIME_MAX: u64 = 900_000_000;
+/// Time between two notes of the rate, in microseconds.
+const RATE_EVERY: u64 = 100_000;
 /// First byte of a data datagram.
 const DATA: u8 = 0x11;
 
@@ -38,6 +41,8 @@ struct World<'a> {
     briefing: Briefing,
     sender: Sender<Counting>,
     members: Vec<Member>,
+    /// What everybody sits behind.
+    pipe: Option<Pipe>,
     /// What is dropped for all machines behind one switch.
     switches: Vec<Losses>,
     chance: Chance,
@@ -77,7 +82,12 @@ impl<'a> World<'a> {
             seal: None,
             reply_to: None,
             symbol_bytes: crowd.symbol_bytes,
-            rate: Rate::Fixed(crowd.rate_bits),
+            rate: match crowd.automatic {
+                true => Rate::Auto {
+                    link_bits: crowd.rate_bits,
+                },
+                false => Rate::Fixed(crowd.rate_bits),
+            },
             start: StartRule {
                 receivers: machines as u32,
                 wait: Duration::from_secs(5),
@@ -101,6 +111,7 @@ impl<'a> World<'a> {
                 sender: address(1),
             },
             sender: sender.expect("the configuration is sane, but for its symbols"),
+            pipe: crowd.bottleneck.map(Pipe::new),
             members: crowd.seats.iter().enumerate().map(member).collect(),
             switches: (0..switches)
                 .map(|at| Losses::new(drops, 0.0, chance.fork(500_000 + at as u64)))
@@ -124,10 +135,14 @@ impl<'a> World<'a> {
         while self.over.is_none() && !self.is_enough() && now < TIME_MAX {
             let until = now + self.slot_micros();
             let mut said = Vec::new();
+            if let Some(pipe) = &mut self.pipe {
+                slot = pipe.pull(until);
+            }
             self.machines(now, until, &slot, &mut said);
             slot = Slot::default();
             self.sender(now, until, heard, &mut slot);
             heard = self.carry(until - now, said);
+            self.note_rate(until);
             now = until;
         }
         self.judge()
@@ -224,14 +239,30 @@ impl<'a> World<'a> {
                 let to = slot.bytes.len();
                 let bits = 8 * self.account(&slot.bytes[from..to]);
                 let since = self.free.max(at * 1000);
-                self.free = since + bits * 1_000_000_000 / self.crowd.rate_bits;
-                slot.datagrams.push((from as u32, to as u32, at + delay));
+                self.free = since + bits * 1_000_000_000 / self.sender.rate_bits();
+                match &mut self.pipe {
+                    Some(pipe) => {
+                        pipe.push(at, delay, bits / 8, &slot.bytes[from..to]);
+                        slot.bytes.truncate(from);
+                    }
+                    None => slot.datagrams.push((from as u32, to as u32, at + delay)),
+                }
                 at = at.max(self.free / 1000);
             } else {
                 let due = self.sender.poll_timeout().map_or(NEVER, Instant::as_micros);
                 let report = heard.peek().map_or(NEVER, |report| report.at);
                 at = due.min(report).clamp(at + 1, until);
             }
+        }
+    }
+
+    /// Writes the rate down ten times a second.
+    fn note_rate(&mut self, now: u64) {
+        let Some(started) = self.started else {
+            return;
+        };
+        while self.outcome.rates.len() as u64 * RATE_EVERY + RATE_EVERY <= now - started {
+            self.outcome.rates.push(self.sender.rate_bits());
         }
     }
 
