@@ -74,7 +74,7 @@ fn a_slow_machine_does_not_keep_the_others() -> Result<()> {
              oifname \"p-r3\" meta length > 1000 limit rate over 40/second drop\n}\n}\n",
         )?;
         sh(&format!("nft -f {}", path.display()))?;
-        let mut slow = payload.receive("r3", &disk("r3"), &[])?;
+        let slow = payload.receive("r3", &disk("r3"), &[])?;
         let others = ["r1", "r2"].map(|name| payload.receive(name, &disk(name), &[]));
         let sender = payload.send(hall.sender(), &["--receivers", "3", "--rate", "80M"])?;
         for (other, name) in others.into_iter().zip(["r1", "r2"]) {

@@ -12,6 +12,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::partition::Partition;
 use crate::read_at::ReadAt;
 use crate::scan::{Refusal, Scan, scan, scan_tables};
 
-use crate::seal::consent::{check_consent, numbers, sentences, told, unchanged};
+use crate::seal::consent::{check_consent, numbers, sentences, told, told_of_source, unchanged};
 use crate::seal::pipeline::{Piece, run};
 use crate::seek_table::{self, Entry, SKIPPABLE_HEADER_BYTES, SKIPPABLE_MAGIC};
 use crate::source::Source;
@@ -177,10 +178,7 @@ pub fn seal(
             path: output.to_owned(),
         });
     }
-    let raw_total = source.raw_bytes();
-    if raw_total.is_some_and(|bytes| frames_of(bytes) > u64::from(FRAMES_MAX)) {
-        return Err(SealError::TooLarge);
-    }
+    check_size(&source)?;
     let sector_bytes = source.disk().and_then(|disk| disk.sector_bytes());
     let before = match source.disk() {
         Some(disk) => {
@@ -192,18 +190,7 @@ pub fn seal(
     if let Some(found) = &before {
         check_consent(found, options)?;
     }
-    let usage = source.disk().and_then(|disk| disk.usage());
-    let mut notes: Vec<String> = usage
-        .map(|usage| format!("the source is in use and may change under our hands: {usage}"))
-        .into_iter()
-        .collect();
-    notes.extend(
-        source
-            .disk()
-            .into_iter()
-            .flat_map(|disk| disk.notes())
-            .cloned(),
-    );
+    let mut notes = told_of_source(&source);
     let free = match &before {
         Some(found) if options.used_only => found.free.clone(),
         _ => Vec::new(),
@@ -213,16 +200,8 @@ pub fn seal(
     let mut draft = Draft::default();
     {
         let mut out = BufWriter::with_capacity(FRAME_BYTES as usize, part.file());
-        run(&mut source, &free, options, stop, &mut |piece: &Piece| {
-            out.write_all(&piece.stored).map_err(write_error)?;
-            draft.append(piece);
-            observer(SealProgress {
-                raw_bytes: draft.extents.raw_bytes(),
-                raw_total,
-                stored_bytes: *draft.offsets.last().expect("never empty"),
-            });
-            Ok(())
-        })?;
+        let mut write = |stored: &[u8]| out.write_all(stored).map_err(write_error);
+        draft.fill(&mut source, &free, options, &mut write, observer, stop)?;
         out.flush().map_err(write_error)?;
     }
 
@@ -260,6 +239,14 @@ pub fn seal(
     })
 }
 
+/// Refuses a source that no image can hold.
+fn check_size(source: &Source) -> Result<(), SealError> {
+    match source.raw_bytes() {
+        Some(bytes) if frames_of(bytes) > u64::from(FRAMES_MAX) => Err(SealError::TooLarge),
+        _ => Ok(()),
+    }
+}
+
 /// The manifest as it grows.
 struct Draft {
     extents: Extents,
@@ -278,6 +265,29 @@ impl Default for Draft {
 }
 
 impl Draft {
+    /// Gives every frame of `source` to `write`, in order, and keeps what the manifest says of it.
+    fn fill(
+        &mut self,
+        source: &mut Source,
+        free: &[Range<u64>],
+        options: &SealOptions,
+        write: &mut dyn FnMut(&[u8]) -> Result<(), SealError>,
+        observer: &mut dyn FnMut(SealProgress),
+        stop: &AtomicBool,
+    ) -> Result<(), SealError> {
+        let raw_total = source.raw_bytes();
+        run(source, free, options, stop, &mut |piece: &Piece| {
+            write(&piece.stored)?;
+            self.append(piece);
+            observer(SealProgress {
+                raw_bytes: self.extents.raw_bytes(),
+                raw_total,
+                stored_bytes: *self.offsets.last().expect("never empty"),
+            });
+            Ok(())
+        })
+    }
+
     fn append(&mut self, piece: &Piece) {
         for &(kind, bytes) in &piece.runs {
             self.extents.push(kind, bytes);

@@ -13,6 +13,8 @@ mod extract;
 mod info;
 mod verify;
 
+pub(crate) use create::UsedOnly;
+
 /// What is done with image files.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use netflash_imager::{
     Audit, DeployError, DeployEvent, DeployOptions, FrameId, FreePolicy, Image, LastPartition,
-    Manifest, Target, TargetOptions, audit,
+    Manifest, Partition, Target, TargetOptions, audit,
 };
 
 use super::show;
@@ -154,7 +154,6 @@ fn places(manifest: &Manifest, audited: &Audit) -> Vec<Place> {
         audited.differing.iter().filter(touches)
     };
     let mut places: Vec<Place> = Vec::new();
-    let mut known: Vec<FrameId> = Vec::new();
     for partition in manifest.partitions() {
         let frames: Vec<FrameId> = within(partition.start_bytes, partition.end_bytes())
             .copied()
@@ -165,12 +164,18 @@ fn places(manifest: &Manifest, audited: &Audit) -> Vec<Place> {
             label: partition.label.clone(),
             ..place(manifest, &frames)
         });
-        known.extend(frames);
     }
+    let is_outside = |frame: &&FrameId| {
+        let range = manifest.frame_range(**frame);
+        let touches = |partition: &Partition| {
+            range.start < partition.end_bytes() && partition.start_bytes < range.end
+        };
+        !manifest.partitions().iter().any(touches)
+    };
     let outside: Vec<FrameId> = audited
         .differing
         .iter()
-        .filter(|frame| !known.contains(frame))
+        .filter(is_outside)
         .copied()
         .collect();
     if !outside.is_empty() {

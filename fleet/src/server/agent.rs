@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -36,26 +37,32 @@ pub(super) fn routes() -> Router<Arc<Web>> {
         )
 }
 
+/// The secret an agent got with its welcome.
+struct Bearer(String);
+
+impl<S: Sync> FromRequestParts<S> for Bearer {
+    type Rejection = FleetError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Bearer, FleetError> {
+        let secret = bearer(&parts.headers).ok_or(FleetError::Unauthorized)?;
+        Ok(Bearer(secret.to_owned()))
+    }
+}
+
 async fn hello(State(web): State<Arc<Web>>, Json(hello): Json<Hello>) -> Response {
     work(&web, move |fleet| fleet.hello(&hello)).await
 }
 
-async fn job(State(web): State<Arc<Web>>, headers: HeaderMap) -> Response {
-    let Some(bearer) = bearer(&headers).map(str::to_owned) else {
-        return FleetError::Unauthorized.into_response();
-    };
+async fn job(State(web): State<Arc<Web>>, Bearer(bearer): Bearer) -> Response {
     work(&web, move |fleet| fleet.job_of(&bearer)).await
 }
 
 async fn events(
     State(web): State<Arc<Web>>,
     Path(id): Path<u64>,
-    headers: HeaderMap,
+    Bearer(bearer): Bearer,
     Json(events): Json<Vec<AgentEvent>>,
 ) -> Response {
-    let Some(bearer) = bearer(&headers).map(str::to_owned) else {
-        return FleetError::Unauthorized.into_response();
-    };
     work(&web, move |fleet| fleet.agent_events(&bearer, id, &events)).await
 }
 
@@ -91,11 +98,8 @@ async fn image(State(web): State<Arc<Web>>, Path(id): Path<u64>, headers: Header
 async fn capture_state(
     State(web): State<Arc<Web>>,
     Path(id): Path<u64>,
-    headers: HeaderMap,
+    Bearer(bearer): Bearer,
 ) -> Response {
-    let Some(bearer) = bearer(&headers).map(str::to_owned) else {
-        return FleetError::Unauthorized.into_response();
-    };
     work(&web, move |fleet| fleet.capture_state(&bearer, id)).await
 }
 
@@ -108,12 +112,9 @@ async fn capture_part(
     State(web): State<Arc<Web>>,
     Path(id): Path<u64>,
     Query(At { offset }): Query<At>,
-    headers: HeaderMap,
+    Bearer(bearer): Bearer,
     part: Bytes,
 ) -> Response {
-    let Some(bearer) = bearer(&headers).map(str::to_owned) else {
-        return FleetError::Unauthorized.into_response();
-    };
     work(&web, move |fleet| {
         fleet.capture_part(&bearer, id, offset, &part)
     })
@@ -123,12 +124,9 @@ async fn capture_part(
 async fn capture_end(
     State(web): State<Arc<Web>>,
     Path(id): Path<u64>,
-    headers: HeaderMap,
+    Bearer(bearer): Bearer,
     Json(end): Json<CaptureEnd>,
 ) -> Response {
-    let Some(bearer) = bearer(&headers).map(str::to_owned) else {
-        return FleetError::Unauthorized.into_response();
-    };
     let fleet = Arc::clone(&web.fleet);
     work(&web, move |_| fleet.capture_end(&bearer, id, end)).await
 }

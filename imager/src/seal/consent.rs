@@ -3,6 +3,7 @@
 use crate::partition::Partition;
 use crate::scan::{Refusal, Scan};
 use crate::seal::{SealError, SealOptions};
+use crate::source::Source;
 
 /// Refuses what is not safe to capture, and wishes that cannot be met.
 pub(super) fn check_consent(found: &Scan, options: &SealOptions) -> Result<(), SealError> {
@@ -36,6 +37,17 @@ pub(super) fn unchanged(before: Scan, after: &Scan) -> Result<Scan, SealError> {
     } else {
         Err(SealError::Changed)
     }
+}
+
+/// What a person should know of the way the source is read.
+pub(super) fn told_of_source(source: &Source) -> Vec<String> {
+    let Some(disk) = source.disk() else {
+        return Vec::new();
+    };
+    let in_use = |usage| format!("the source is in use and may change under our hands: {usage}");
+    let mut notes: Vec<String> = disk.usage().map(in_use).into_iter().collect();
+    notes.extend_from_slice(disk.notes());
+    notes
 }
 
 /// What a person should know of what was found.

@@ -8,11 +8,10 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::manifest::{FRAMES_MAX, Manifest, frames_of};
+use crate::manifest::Manifest;
 use crate::scan::{scan, scan_tables};
-use crate::seal::consent::{check_consent, told, unchanged};
-use crate::seal::pipeline::{Piece, run};
-use crate::seal::{Draft, SealError, SealOptions, SealProgress, Sealed, tail};
+use crate::seal::consent::{check_consent, told, told_of_source, unchanged};
+use crate::seal::{Draft, SealError, SealOptions, SealProgress, Sealed, check_size, tail};
 use crate::source::Source;
 
 /// Seals `source` and hands the bytes of the image to `out`, front to back.
@@ -30,10 +29,7 @@ pub fn seal_to(
 ) -> Result<Sealed, SealError> {
     let disk = source.disk().ok_or(SealError::Stream)?;
     let read_error = |source| SealError::Read { offset: 0, source };
-    let raw_total = source.raw_bytes();
-    if raw_total.is_some_and(|bytes| frames_of(bytes) > u64::from(FRAMES_MAX)) {
-        return Err(SealError::TooLarge);
-    }
+    check_size(&source)?;
     let sector_bytes = disk.sector_bytes();
     let before = scan(disk, sector_bytes, &options.whole).map_err(read_error)?;
     check_consent(&before, options)?;
@@ -43,18 +39,11 @@ pub fn seal_to(
         Vec::new()
     };
 
+    let mut notes = told_of_source(&source);
     let mut draft = Draft::default();
     let sink_error = |source| SealError::Sink { source };
-    run(&mut source, &free, options, stop, &mut |piece: &Piece| {
-        out.write_all(&piece.stored).map_err(sink_error)?;
-        draft.append(piece);
-        observer(SealProgress {
-            raw_bytes: draft.extents.raw_bytes(),
-            raw_total,
-            stored_bytes: *draft.offsets.last().expect("never empty"),
-        });
-        Ok(())
-    })?;
+    let mut write = |stored: &[u8]| out.write_all(stored).map_err(sink_error);
+    draft.fill(&mut source, &free, options, &mut write, observer, stop)?;
 
     let disk = source.disk().ok_or(SealError::Stream)?;
     let after = scan_tables(disk, sector_bytes).map_err(read_error)?;
@@ -66,9 +55,10 @@ pub fn seal_to(
     out.write_all(&tail)
         .and_then(|()| out.flush())
         .map_err(sink_error)?;
+    notes.extend(told(found));
     Ok(Sealed {
         manifest: Arc::new(manifest),
-        notes: told(found),
+        notes,
     })
 }
 

@@ -50,8 +50,9 @@ pub(crate) struct CreateArgs {
     parent: Option<String>,
 }
 
+/// What `--used-only` may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum UsedOnly {
+pub(crate) enum UsedOnly {
     /// Wherever that is proved
     Auto,
     /// Keep every byte

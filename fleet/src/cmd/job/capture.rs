@@ -1,6 +1,6 @@
 //! `netflash job capture`: a machine's disk becomes an image.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use netflash_imager::Whole;
 use netflash_pxe::{CaptureHow, DiskSelector};
@@ -8,6 +8,7 @@ use netflash_pxe::{CaptureHow, DiskSelector};
 use super::{LastWord, table};
 use crate::Exit;
 use crate::client::Client;
+use crate::cmd::image::UsedOnly;
 use crate::cmd::show;
 use crate::fleet::CaptureRequest;
 use crate::job::{CaptureWish, Job};
@@ -41,14 +42,6 @@ pub(crate) struct CaptureArgs {
     /// What the machine does afterwards
     #[arg(long = "then", value_enum, default_value = "reboot")]
     last: LastWord,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum UsedOnly {
-    /// Wherever that is proved
-    Auto,
-    /// Keep every byte
-    Off,
 }
 
 pub(super) fn run(client: &Client, args: CaptureArgs, json: bool) -> anyhow::Result<Exit> {
