@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::fallback::DeskStatus;
 use crate::job::Job;
 use crate::machine::{Machine, Sighting};
-use crate::power::PowerAction;
 use crate::session::SessionStatus;
 
 /// Answer of `GET /api/v1/machines`.
@@ -34,16 +33,6 @@ pub(crate) struct Status {
     pub(crate) fallback: Option<DeskStatus>,
     /// The last job of each machine, by name.
     pub(crate) jobs: Vec<Job>,
-}
-
-/// Body of `POST /api/v1/power`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PowerRequest {
-    /// What to do.
-    pub(crate) action: PowerAction,
-    /// Names of the machines.
-    pub(crate) machines: Vec<String>,
 }
 
 /// Jobs in one answer.

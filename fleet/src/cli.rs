@@ -42,7 +42,8 @@ enum Command {
     Lab(lab::LabArgs),
     #[command(subcommand)]
     Machine(machine::MachineCommand),
-    Power(power::PowerArgs),
+    #[command(subcommand)]
+    Power(power::PowerCommand),
     Receive(receive::ReceiveArgs),
     Send(send::SendArgs),
     Serve(serve::ServeArgs),
@@ -98,7 +99,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Job(command) => job::run(command, dir, json),
         Command::Lab(args) => lab::run(args),
         Command::Machine(command) => machine::run(command, dir, json),
-        Command::Power(args) => power::run(args, dir, json),
+        Command::Power(command) => power::run(command, dir, json),
         Command::Receive(args) => receive::run(&args, json),
         Command::Send(args) => send::run(&args, json),
         Command::Serve(args) => serve::run(&args, dir, json),

@@ -11,6 +11,7 @@ use netflash_multicast::QuerierConfig;
 use serde::Deserialize;
 
 use crate::fallback::Desk;
+use crate::power::PowerProfile;
 use crate::session::Cipher;
 use crate::units;
 
@@ -246,40 +247,6 @@ impl FallbackConfig {
     }
 }
 
-/// How machines of one kind are switched on and off. A machine names it as `PROFILE:ADDRESS`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "driver", rename_all = "lowercase", deny_unknown_fields)]
-pub(crate) enum PowerProfile {
-    /// QEMU's machine protocol on a Unix socket; the address is the socket's path.
-    Qmp {
-        /// Starts the machine when there is no socket. `{name}` and `{address}` are replaced.
-        #[serde(default)]
-        start: Vec<String>,
-        /// Seconds an action may take.
-        #[serde(default = "default_power_deadline")]
-        deadline_seconds: u64,
-    },
-    /// Programs. `{name}`, `{address}` and `{mac}` are replaced; no shell is involved.
-    Command {
-        /// Switches on.
-        on: Vec<String>,
-        /// Switches off, hard.
-        off: Vec<String>,
-        /// Off and on; without it, `off` and then `on`.
-        #[serde(default)]
-        cycle: Vec<String>,
-        /// Prints `on` or `off`.
-        status: Vec<String>,
-        /// Seconds an action may take.
-        #[serde(default = "default_power_deadline")]
-        deadline_seconds: u64,
-    },
-}
-
-fn default_power_deadline() -> u64 {
-    20
-}
-
 impl Config {
     /// Read and check a file.
     pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
@@ -362,7 +329,8 @@ impl Config {
 mod tests {
     use std::path::Path;
 
-    use super::{Config, PowerProfile, TEMPLATE};
+    use super::{Config, TEMPLATE};
+    use crate::power::PowerProfile;
 
     fn parse(text: &str) -> Result<Config, String> {
         Config::parse(Path::new("netflash.toml"), text).map_err(|error| error.to_string())
@@ -385,6 +353,7 @@ mod tests {
         assert!(config.dhcp.is_some());
         assert!(matches!(config.power["vm"], PowerProfile::Qmp { .. }));
         assert!(matches!(config.power["plug"], PowerProfile::Command { .. }));
+        assert!(matches!(config.power["bmc"], PowerProfile::Ipmi { .. }));
     }
 
     #[test]

@@ -15,13 +15,16 @@ use crate::data_dir::DataDir;
 use crate::fallback::Desk;
 use crate::job::Job;
 use crate::machine::{Machine, StoredImage};
+use crate::power::Switchboard;
 use crate::session::{SessionError, Sessions};
 use crate::store::{Event, Store, StoreError};
+use crate::vault::{Vault, VaultError};
 
 mod agents;
 mod booting;
 mod captures;
 mod orders;
+mod powering;
 mod stock;
 
 use agents::AgentKeys;
@@ -30,6 +33,7 @@ pub(crate) use agents::Beside;
 pub(crate) use booting::{BootRequest, Tickets};
 pub(crate) use captures::CaptureRequest;
 pub(crate) use orders::FlashRequest;
+pub(crate) use powering::{Chosen, PowerRequest};
 pub(crate) use stock::NewImage;
 
 /// Why the fleet does not do what it is asked.
@@ -56,6 +60,9 @@ pub(crate) enum FleetError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What was sealed cannot be read.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// The image cannot be sent.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -73,6 +80,10 @@ pub(crate) struct Fleet {
     pub(crate) sessions: Sessions,
     /// Who fetches over HTTP what multicast does not bring; nobody when that is switched off.
     pub(crate) desk: Option<Arc<Desk>>,
+    /// The lines to power devices, and the orders under way.
+    switchboard: Switchboard,
+    /// Seals the logins of power devices.
+    vault: Vault,
     /// What machines send to become images.
     captures: Captures,
     /// Captures that are being checked.
@@ -94,6 +105,8 @@ impl Fleet {
         let fleet = Fleet {
             sessions: Sessions::new(config.multicast.clone(), desk.clone()),
             desk,
+            switchboard: Switchboard::default(),
+            vault: Vault::open(&dir)?,
             captures: Captures::new(dir.path("images")),
             sealing: Mutex::default(),
             config,

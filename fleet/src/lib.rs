@@ -27,6 +27,7 @@ mod store;
 mod sys;
 mod table;
 mod units;
+mod vault;
 
 pub use adapter::{DeployOutcome, DeploySink, ImageSource};
 pub use cli::{command, run};

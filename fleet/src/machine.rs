@@ -1,6 +1,6 @@
 //! Machines the server knows, and strangers it has seen.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use netflash_pxe::{Identity, Inventory, Mac};
 
@@ -13,8 +13,12 @@ pub(crate) struct Machine {
     pub(crate) name: String,
     /// What tells it apart: entered first, completed by its agent.
     pub(crate) identity: Identity,
-    /// `PROFILE:ADDRESS`, see the configuration's power profiles.
-    pub(crate) power: Option<String>,
+    /// Each `PROFILE:ADDRESS`, best first; see the configuration's power profiles.
+    #[serde(default, deserialize_with = "several")]
+    pub(crate) power: Vec<String>,
+    /// Groups it belongs to.
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
     /// What its agent found.
     pub(crate) inventory: Option<Inventory>,
     /// Seconds since 1970 when it last asked what to boot or said hello.
@@ -49,8 +53,24 @@ pub(crate) struct NewMachine {
     pub(crate) uuid: Option<String>,
     #[serde(default)]
     pub(crate) serial: Option<String>,
+    #[serde(default, deserialize_with = "several")]
+    pub(crate) power: Vec<String>,
     #[serde(default)]
-    pub(crate) power: Option<String>,
+    pub(crate) groups: Vec<String>,
+}
+
+/// A list, or what stood there when there could be one at most.
+fn several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Several {
+        List(Vec<String>),
+        AtMostOne(Option<String>),
+    }
+    Ok(match Several::deserialize(deserializer)? {
+        Several::List(list) => list,
+        Several::AtMostOne(one) => one.into_iter().collect(),
+    })
 }
 
 /// A machine that asked for something to boot and is not known for certain.
@@ -136,7 +156,18 @@ impl ImageState {
 
 #[cfg(test)]
 mod tests {
-    use super::Machine;
+    use super::{Machine, NewMachine};
+
+    #[test]
+    fn a_machine_entered_when_it_had_one_power_setting_is_still_read() {
+        let power = |json: &str| serde_json::from_str::<NewMachine>(json).unwrap().power;
+        assert_eq!(
+            power(r#"{"name":"a","power":"qmp:/run/a"}"#),
+            ["qmp:/run/a"]
+        );
+        assert!(power(r#"{"name":"a","power":null}"#).is_empty());
+        assert_eq!(power(r#"{"name":"a","power":["x:1","y:2"]}"#).len(), 2);
+    }
 
     #[test]
     fn names_are_fit_for_a_console_and_a_shell() {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::job::{CaptureWish, FlashWish, Job};
 use crate::machine::{Machine, NewMachine, Sighting, StoredImage};
 
+mod logins;
 mod schema;
 mod sqlite;
 
@@ -73,6 +74,21 @@ pub(crate) struct Token {
     pub(crate) expires: u64,
     /// The agent key it is bound to, once used (as hash).
     pub(crate) bound_to: Option<String>,
+}
+
+/// A login of power devices as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoginRow {
+    /// A profile, or `PROFILE:ADDRESS`.
+    pub(crate) name: String,
+    /// The user, for lists.
+    pub(crate) user: String,
+    /// Seconds since 1970 when it was entered.
+    pub(crate) entered: u64,
+    /// Given by the store: no two logins ever have the same.
+    pub(crate) stamp: u64,
+    /// User and password, sealed.
+    pub(crate) sealed: Vec<u8>,
 }
 
 /// What jobs have in common that are entered together.
@@ -145,6 +161,15 @@ pub(crate) trait Store: Send {
     ) -> Result<(), StoreError>;
     /// The machine a bearer belongs to.
     fn bearer(&self, hash: &str) -> Result<Option<i64>, StoreError>;
+
+    /// All logins, by name.
+    fn logins(&self) -> Result<Vec<LoginRow>, StoreError>;
+    /// The login of this name.
+    fn login(&self, name: &str) -> Result<Option<LoginRow>, StoreError>;
+    /// Keep a login, instead of one of the same name; the `stamp` of `row` is ignored.
+    fn set_login(&mut self, row: &LoginRow, event: &Event) -> Result<(), StoreError>;
+    /// Forget a login; whether there was one.
+    fn remove_login(&mut self, name: &str, event: &Event) -> Result<bool, StoreError>;
 
     /// Write to the log without changing anything else.
     fn log(&mut self, event: &Event) -> Result<(), StoreError>;

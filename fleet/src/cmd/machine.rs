@@ -44,9 +44,12 @@ pub(crate) struct AddArgs {
     /// Its serial number
     #[arg(long)]
     serial: Option<String>,
-    /// How it is switched on and off: PROFILE:ADDRESS
+    /// How it is switched on and off; several are tried in their order
     #[arg(long, value_name = "PROFILE:ADDRESS")]
-    power: Option<String>,
+    power: Vec<String>,
+    /// A group it belongs to; may be given several times
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<String>,
 }
 
 /// List machines, and strangers that were seen
@@ -71,7 +74,7 @@ pub(crate) struct RmArgs {
     names: Vec<String>,
 }
 
-/// Enter machines from a CSV file with a heading line: name,mac,uuid,serial,power
+/// Enter machines from a CSV file with a heading line: name,mac,uuid,serial,power,group
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  netflash machine import room3.csv")]
 pub(crate) struct ImportArgs {
@@ -89,6 +92,7 @@ pub(crate) fn run(command: MachineCommand, dir: &Path, json: bool) -> anyhow::Re
                 uuid: args.uuid,
                 serial: args.serial,
                 power: args.power,
+                groups: args.group,
             };
             let machine: Machine = client.post("machines", &new)?;
             show(json, &machine, || format!("{} is entered\n", machine.name))?;
@@ -152,7 +156,12 @@ fn description(machine: &Machine) -> String {
         fact("mac", mac.to_string());
     }
     fact("uuid", machine.identity.uuid.clone().unwrap_or_default());
-    fact("power", machine.power.clone().unwrap_or_default());
+    for power in &machine.power {
+        fact("power", power.clone());
+    }
+    for group in &machine.groups {
+        fact("group", group.clone());
+    }
     if let Some(inventory) = &machine.inventory {
         fact(
             "model",
@@ -246,9 +255,10 @@ fn parse_csv(text: &str) -> anyhow::Result<Vec<(usize, NewMachine)>> {
                 }
                 "uuid" => new.uuid = text,
                 "serial" => new.serial = text,
-                "power" => new.power = text,
+                "power" => new.power = field.split_whitespace().map(str::to_owned).collect(),
+                "group" => new.groups = field.split_whitespace().map(str::to_owned).collect(),
                 other => anyhow::bail!(
-                    "unknown heading {other:?}; known are name, mac, uuid, serial, power"
+                    "unknown heading {other:?}; known are name, mac, uuid, serial, power, group"
                 ),
             }
         }
@@ -268,7 +278,7 @@ mod tests {
         assert_eq!(machines.len(), 2);
         assert_eq!(machines[0].1.macs.len(), 2);
         assert_eq!((machines[1].0, machines[1].1.name.as_str()), (5, "lab2"));
-        assert_eq!(machines[1].1.power, None);
+        assert!(machines[1].1.power.is_empty());
     }
 
     #[test]

@@ -118,6 +118,7 @@ impl Fleet {
                 ticket: None,
             });
         };
+        self.switchboard.machine_seen(machine.id);
         machine.last_seen = Some(now());
         machine.last_decision = Some(text.clone());
         let booted = event(

@@ -12,6 +12,9 @@ use crate::machine::{ImageState, Machine, NewMachine, Sighting, StoredImage};
 use crate::power;
 use crate::store::Store;
 
+/// Ways to switch one machine.
+const POWER_MAX: usize = 8;
+
 /// An image to be entered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,9 +78,18 @@ impl Fleet {
                 new.name
             ));
         }
-        if let Some(power) = &new.power {
+        if new.power.len() > POWER_MAX {
+            return refuse(format!(
+                "{}: more than {POWER_MAX} power settings",
+                new.name
+            ));
+        }
+        for power in &new.power {
             power::find(&self.config.power, power)
                 .map_err(|error| FleetError::Refused(error.to_string()))?;
+        }
+        if let Some(group) = new.groups.iter().find(|group| !Machine::is_name(group)) {
+            return refuse(format!("{group:?} is no name of a group"));
         }
         for other in store.machines()? {
             if let Some(mac) = new
@@ -110,6 +122,7 @@ impl Fleet {
             )));
         }
         store.remove_machine(machine.id, &event("machine_removed", Some(name), None, ""))?;
+        self.switchboard.machine_gone(machine.id);
         Ok(())
     }
 

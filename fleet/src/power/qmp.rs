@@ -10,33 +10,27 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use netflash_pxe::plain;
-
 use super::command::run;
-use super::{Power, PowerError, PowerState};
+use super::deadline::Deadline;
+use super::failure::{Failure, PowerError};
+use super::{Power, PowerState};
 
 /// Longest line accepted from QEMU, in bytes.
 const LINE_MAX: u64 = 1 << 20;
 /// Events that may come before an answer.
 const EVENTS_MAX: usize = 256;
 
+/// Shortest wait for QEMU: a socket's time-out cannot be zero.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+
 pub(super) struct QmpPower {
-    socket: PathBuf,
-    start: Vec<String>,
-    deadline: Duration,
+    pub(super) socket: PathBuf,
+    pub(super) start: Vec<String>,
 }
 
 impl QmpPower {
-    pub(super) fn new(socket: PathBuf, start: Vec<String>, deadline: Duration) -> QmpPower {
-        QmpPower {
-            socket,
-            start,
-            deadline,
-        }
-    }
-
     /// A greeted connection; `None` when no QEMU listens.
-    fn connect(&self) -> Result<Option<Qmp>, PowerError> {
+    fn connect(&self, until: Deadline) -> Result<Option<Qmp>, PowerError> {
         let stream = match UnixStream::connect(&self.socket) {
             Ok(stream) => stream,
             Err(error)
@@ -49,15 +43,12 @@ impl QmpPower {
             }
             Err(error) => {
                 let text = format!("{}: {error}", self.socket.display());
-                return Err(PowerError::Unreachable(text));
+                return Err(Failure::Unreachable.because(text));
             }
         };
-        stream
-            .set_read_timeout(Some(self.deadline))
-            .map_err(unreachable)?;
-        stream
-            .set_write_timeout(Some(self.deadline))
-            .map_err(unreachable)?;
+        let left = Some(until.left().max(WAIT_MIN));
+        stream.set_read_timeout(left).map_err(unreachable)?;
+        stream.set_write_timeout(left).map_err(unreachable)?;
         let mut qmp = Qmp {
             reader: BufReader::new(stream.try_clone().map_err(unreachable)?),
             writer: stream,
@@ -67,57 +58,66 @@ impl QmpPower {
         Ok(Some(qmp))
     }
 
-    fn connected(&self) -> Result<Qmp, PowerError> {
-        self.connect()?.ok_or_else(|| {
-            PowerError::Unreachable(format!("{}: no QEMU listens", self.socket.display()))
+    fn connected(&self, until: Deadline) -> Result<Qmp, PowerError> {
+        self.connect(until)?.ok_or_else(|| {
+            let text = format!("{}: no QEMU listens", self.socket.display());
+            Failure::Unreachable.because(text)
         })
     }
 }
 
 impl Power for QmpPower {
-    fn status(&mut self) -> Result<PowerState, PowerError> {
-        let Some(mut qmp) = self.connect()? else {
+    fn status(&mut self, until: Deadline) -> Result<PowerState, PowerError> {
+        let Some(mut qmp) = self.connect(until)? else {
             return Ok(PowerState::Off);
         };
         let answer = match qmp.execute("query-status") {
             // It went between the greeting and the question.
-            Err(PowerError::Unreachable(_)) => return Ok(PowerState::Off),
+            Err(error) if error.failure == Failure::Unreachable => return Ok(PowerState::Off),
             answer => answer?,
         };
         match answer.get("status").and_then(Value::as_str) {
             Some("shutdown" | "guest-panicked") => Ok(PowerState::Off),
             Some(_) => Ok(PowerState::On),
-            None => Err(PowerError::Protocol(plain(&answer.to_string(), 200))),
+            None => Err(Failure::Garbage.because(answer.to_string())),
         }
     }
 
-    fn on(&mut self) -> Result<(), PowerError> {
-        if let Some(mut qmp) = self.connect()? {
+    fn on(&mut self, until: Deadline) -> Result<(), PowerError> {
+        if let Some(mut qmp) = self.connect(until)? {
             // A QEMU kept by -no-shutdown.
             qmp.execute("system_reset")?;
             return qmp.execute("cont").map(drop);
         }
         if self.start.is_empty() {
-            let text = "no QEMU runs, and the profile has no start command".to_owned();
-            return Err(PowerError::Unsupported(text));
+            let text = "no QEMU runs, and the profile has no start command";
+            return Err(Failure::Unsupported.because(text));
         }
-        run(&self.start, self.deadline).map(drop)
+        run(&self.start, until).map(drop)
     }
 
-    fn off(&mut self) -> Result<(), PowerError> {
-        match self.connected()?.execute("quit") {
+    fn off(&mut self, until: Deadline) -> Result<(), PowerError> {
+        match self.connected(until)?.execute("quit") {
             // QEMU may be gone before its answer is.
-            Ok(_) | Err(PowerError::Unreachable(_)) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if error.failure != Failure::Unreachable => Err(error),
+            _ => Ok(()),
         }
     }
 
-    fn reset(&mut self) -> Result<(), PowerError> {
-        self.connected()?.execute("system_reset").map(drop)
+    fn shut_down(&mut self, until: Deadline) -> Result<(), PowerError> {
+        self.connected(until)?.execute("system_powerdown").map(drop)
     }
 
-    fn deadline(&self) -> Duration {
-        self.deadline
+    fn reset(&mut self, until: Deadline) -> Result<(), PowerError> {
+        self.connected(until)?.execute("system_reset").map(drop)
+    }
+
+    fn cycle(&mut self, until: Deadline) -> Result<(), PowerError> {
+        // Without a start command, a QEMU that was ended would not come back.
+        if self.start.is_empty() {
+            return self.reset(until);
+        }
+        Err(Failure::Unsupported.because("QEMU knows off and on only"))
     }
 }
 
@@ -142,12 +142,11 @@ impl Qmp {
                     .get("desc")
                     .and_then(Value::as_str)
                     .unwrap_or("no reason given");
-                return Err(PowerError::Refused(plain(text, 200)));
+                return Err(Failure::Refused.because(text));
             }
         }
-        Err(PowerError::Protocol(format!(
-            "no answer to {command} among {EVENTS_MAX} events"
-        )))
+        let text = format!("no answer to {command} among {EVENTS_MAX} events");
+        Err(Failure::Garbage.because(text))
     }
 
     fn line(&mut self) -> Result<Value, PowerError> {
@@ -157,14 +156,17 @@ impl Qmp {
             .read_line(&mut line)
             .map_err(unreachable)?;
         if read == 0 {
-            return Err(PowerError::Unreachable(
-                "QEMU closed the connection".to_owned(),
-            ));
+            return Err(Failure::Unreachable.because("QEMU closed the connection"));
         }
-        serde_json::from_str(&line).map_err(|_| PowerError::Protocol(plain(&line, 200)))
+        serde_json::from_str(&line).map_err(|_| Failure::Garbage.because(&line))
     }
 }
 
 fn unreachable(error: std::io::Error) -> PowerError {
-    PowerError::Unreachable(error.to_string())
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            Failure::TimedOut.because("QEMU does not answer")
+        }
+        _ => Failure::Unreachable.because(error.to_string()),
+    }
 }

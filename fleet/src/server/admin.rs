@@ -10,11 +10,11 @@ use axum::{Json, Router};
 use serde::Deserialize;
 
 use super::answer::{Web, work};
-use crate::api::{EVENTS_MAX, JOBS_MAX, MachineList, PowerRequest, Status};
-use crate::fleet::{CaptureRequest, FlashRequest, Fleet, FleetError, NewImage};
+use crate::api::{EVENTS_MAX, JOBS_MAX, MachineList, Status};
+use crate::fleet::{CaptureRequest, FlashRequest, NewImage, PowerRequest};
 use crate::job::Job;
 use crate::machine::NewMachine;
-use crate::power::{PowerOutcome, PowerTarget, act_on_all};
+use crate::power::NewLogin;
 
 type Shared = State<Arc<Web>>;
 
@@ -31,6 +31,9 @@ pub(super) fn routes() -> Router<Arc<Web>> {
         .route("/jobs/{id}", get(job))
         .route("/jobs/{id}/cancel", post(cancel))
         .route("/power", post(power))
+        .route("/power/{order}", get(power_order))
+        .route("/logins", get(logins).post(add_login))
+        .route("/logins/forget", post(remove_login))
         .route("/events", get(events))
 }
 
@@ -108,23 +111,24 @@ async fn cancel(State(web): Shared, Path(id): Path<u64>) -> Response {
 }
 
 async fn power(State(web): Shared, Json(request): Json<PowerRequest>) -> Response {
-    work(&web, move |fleet| switch(fleet, &request)).await
+    work(&web, move |fleet| fleet.begin_power(request)).await
 }
 
-fn switch(fleet: &Fleet, request: &PowerRequest) -> Result<Vec<PowerOutcome>, FleetError> {
-    let machines = request.machines.iter().map(|name| fleet.machine(name));
-    let targets: Vec<PowerTarget> = machines
-        .map(|machine| {
-            let machine = machine?;
-            let mac = machine.identity.macs.first();
-            Ok(PowerTarget {
-                mac: mac.map(|mac| mac.to_string()).unwrap_or_default(),
-                name: machine.name,
-                power: machine.power,
-            })
-        })
-        .collect::<Result<_, FleetError>>()?;
-    Ok(act_on_all(&fleet.config.power, &targets, request.action))
+async fn power_order(State(web): Shared, Path(order): Path<u64>) -> Response {
+    work(&web, move |fleet| fleet.power_order(order)).await
+}
+
+async fn logins(State(web): Shared) -> Response {
+    work(&web, |fleet| fleet.logins()).await
+}
+
+async fn add_login(State(web): Shared, Json(new): Json<NewLogin>) -> Response {
+    work(&web, move |fleet| fleet.add_login(&new)).await
+}
+
+/// By a body and not by the path: a name such as `bmc:[fe80::1]:623` is no part of a URL.
+async fn remove_login(State(web): Shared, Json(name): Json<String>) -> Response {
+    work(&web, move |fleet| fleet.remove_login(&name)).await
 }
 
 #[derive(Deserialize)]

@@ -111,6 +111,7 @@ impl IntoResponse for FleetError {
             FleetError::Unauthorized => StatusCode::UNAUTHORIZED,
             FleetError::Forbidden(_) => StatusCode::FORBIDDEN,
             FleetError::Storage(_) => StatusCode::INSUFFICIENT_STORAGE,
+            FleetError::Vault(_) => StatusCode::INTERNAL_SERVER_ERROR,
             FleetError::Store(crate::store::StoreError::Exists(_)) => StatusCode::CONFLICT,
             FleetError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -127,7 +128,7 @@ impl IntoResponse for FleetError {
 pub(super) async fn work<T, F>(web: &Web, work: F) -> Response
 where
     T: Serialize + Send + 'static,
-    F: FnOnce(&Fleet) -> Result<T, FleetError> + Send + 'static,
+    F: FnOnce(&Arc<Fleet>) -> Result<T, FleetError> + Send + 'static,
 {
     let fleet = Arc::clone(&web.fleet);
     match tokio::task::spawn_blocking(move || work(&fleet)).await {

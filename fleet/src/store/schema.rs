@@ -3,10 +3,25 @@
 //! What is searched for is a column; the rest of a row is one JSON document, so that a new field is no migration.
 
 /// Version of the tables below, in `PRAGMA user_version`.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
-/// Makes the tables of an empty database.
-pub(super) const TABLES: &str = "
+/// What each version added to the one before it; the first entry makes version 1 of an empty database.
+pub(super) const STEPS: [&str; VERSION as usize] = [TABLES, LOGINS];
+
+const LOGINS: &str = "
+CREATE TABLE logins (
+    name TEXT PRIMARY KEY,
+    user TEXT NOT NULL,
+    entered INTEGER NOT NULL,
+    stamp INTEGER NOT NULL UNIQUE,
+    sealed BLOB NOT NULL
+) STRICT;
+CREATE TABLE login_stamps (last INTEGER NOT NULL) STRICT;
+INSERT INTO login_stamps VALUES (0);
+";
+
+/// The tables of version 1.
+const TABLES: &str = "
 CREATE TABLE machines (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,

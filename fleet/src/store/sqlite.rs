@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use netflash_pxe::Identity;
 
-use super::schema::{TABLES, VERSION};
-use super::{Event, JobDraft, Store, StoreError, Token};
+use super::schema::{STEPS, VERSION};
+use super::{Event, JobDraft, LoginRow, Store, StoreError, Token, logins};
 use crate::job::{Job, JobState};
 use crate::machine::{Machine, NewMachine, Sighting, StoredImage};
 
@@ -43,13 +43,18 @@ impl SqliteStore {
             .0
             .query_row("PRAGMA user_version", [], |row| row.get(0))?;
         match found {
-            0 => {
+            VERSION => {}
+            0..VERSION => {
                 let change = store.0.transaction()?;
-                change.execute_batch(TABLES)?;
+                for step in STEPS
+                    .iter()
+                    .skip(usize::try_from(found).unwrap_or_default())
+                {
+                    change.execute_batch(step)?;
+                }
                 change.pragma_update(None, "user_version", VERSION)?;
                 change.commit()?;
             }
-            VERSION => {}
             found => {
                 return Err(StoreError::Newer {
                     path: path.to_owned(),
@@ -130,6 +135,7 @@ impl Store for SqliteStore {
                     macs: new.macs.clone(),
                 },
                 power: new.power.clone(),
+                groups: new.groups.clone(),
                 inventory: None,
                 last_seen: None,
                 last_decision: None,
@@ -384,6 +390,22 @@ impl Store for SqliteStore {
     fn bearer(&self, hash: &str) -> Result<Option<i64>, StoreError> {
         let sql = "SELECT machine FROM bearers WHERE hash = ?1";
         Ok(self.0.query_row(sql, [hash], |row| row.get(0)).optional()?)
+    }
+
+    fn logins(&self) -> Result<Vec<LoginRow>, StoreError> {
+        logins::all(&self.0)
+    }
+
+    fn login(&self, name: &str) -> Result<Option<LoginRow>, StoreError> {
+        logins::one(&self.0, name)
+    }
+
+    fn set_login(&mut self, row: &LoginRow, event: &Event) -> Result<(), StoreError> {
+        self.change(Some(event), |change| logins::set(change, row))
+    }
+
+    fn remove_login(&mut self, name: &str, event: &Event) -> Result<bool, StoreError> {
+        self.change(Some(event), |change| logins::remove(change, name))
     }
 
     fn log(&mut self, event: &Event) -> Result<(), StoreError> {
