@@ -188,7 +188,7 @@ fn a_machine_takes_one_order_at_a_time() {
             carry_out(
                 &switchboard,
                 &profiles,
-                &[machine.clone()],
+                std::slice::from_ref(&machine),
                 plan(PowerAction::On),
             )
         });
@@ -198,7 +198,7 @@ fn a_machine_takes_one_order_at_a_time() {
         let second = carry_out(
             &switchboard,
             &profiles,
-            &[machine.clone()],
+            std::slice::from_ref(&machine),
             plan(PowerAction::Off),
         );
         assert_eq!(second.outcomes[0].failure, Some(Failure::Busy));

@@ -6,15 +6,19 @@
 pub(super) const VERSION: i64 = 2;
 
 /// What each version added to the one before it; the first entry makes version 1 of an empty database.
-pub(super) const STEPS: [&str; VERSION as usize] = [TABLES, LOGINS];
+pub(super) const STEPS: [&str; VERSION as usize] = [TABLES, DEVICES];
 
-const LOGINS: &str = "
+const DEVICES: &str = "
 CREATE TABLE logins (
     name TEXT PRIMARY KEY,
     user TEXT NOT NULL,
     entered INTEGER NOT NULL,
     stamp INTEGER NOT NULL UNIQUE,
     sealed BLOB NOT NULL
+) STRICT;
+CREATE TABLE pins (
+    device TEXT PRIMARY KEY,
+    pin TEXT NOT NULL
 ) STRICT;
 CREATE TABLE login_stamps (last INTEGER NOT NULL) STRICT;
 INSERT INTO login_stamps VALUES (0);
