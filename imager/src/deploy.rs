@@ -22,7 +22,7 @@ use crate::deploy::check::check_fit;
 use crate::deploy::compare::Comparison;
 use crate::deploy::hold::Hold;
 use crate::deploy::pipeline::{Pipeline, PipelineSetup};
-use crate::deploy::surface::{Mask, Surface};
+use crate::deploy::surface::{Mask, Reading, Surface};
 use crate::deploy::survey::Survey;
 use crate::frame_set::FrameSet;
 use crate::id::FrameId;
@@ -35,18 +35,23 @@ mod check;
 mod compare;
 mod error;
 mod hold;
+mod layout;
 mod options;
+mod parcel;
 mod pipeline;
 mod readback;
+mod state;
 mod surface;
 mod survey;
+mod territory;
 
 pub use audit::{Audit, audit};
 pub use error::DeployError;
+pub use layout::LayoutError;
 pub use options::{
     DeployEvent, DeployObserver, DeployOptions, DeployPhase, DeployReport, FreePolicy, VerifyPolicy,
 };
-pub use pipeline::FrameOutcome;
+pub use state::FrameOutcome;
 
 /// With [`VerifyPolicy::Sample`], one written frame in so many is read back.
 const SAMPLE_STEP: usize = 16;
@@ -71,8 +76,7 @@ pub struct Deploy {
     /// Read back wrong once.
     suspect: FrameSet,
     outcomes: VecDeque<FrameOutcome>,
-    /// Whether the disk has to be written at all.
-    differs: bool,
+    own_frames: u64,
     kept_frames: u64,
     verified_frames: u64,
     final_bytes: u64,
@@ -95,32 +99,30 @@ impl Deploy {
             });
         }
         let fitted = check_fit(&manifest, &mut target, &options)?;
-        let surface = Arc::new(Surface::new(manifest, target, fitted.tables));
-        let mut survey = Survey::take(&surface, &options, &observer, true)?;
-        let differs = !survey.is_clean();
+        let surface = Surface::new(manifest, target, fitted.tables, fitted.territory);
+        let surface = Arc::new(surface);
+        let hold = Hold::new(&surface);
+        let survey = Survey::take(&surface, &options, &observer, true, |frame, content| {
+            hold.keep(&surface, frame, content)
+        })?;
+        let hold = hold.narrowed(&surface, survey.wanted.iter().chain(survey.blank.iter()));
 
-        let (hold, rewrite) = Hold::new(std::mem::take(&mut survey.held));
         let mut unverified = FrameSet::empty(surface.manifest.frame_count() as usize);
-        let blank = survey.blank.iter();
-        rewrite
-            .keys()
-            .copied()
-            .chain(blank)
-            .for_each(|frame| _ = unverified.insert(frame));
+        let again = hold.rewritten().into_iter().chain(survey.blank.iter());
+        again.for_each(|frame| _ = unverified.insert(frame));
+        let is_sent = |frame: &FrameId| surface.manifest.is_sent(*frame);
+        let own_frames = surface.frames().filter(is_sent).count() as u64;
         let total_bytes = survey
             .wanted
             .iter()
-            .map(|frame| surface.bytes_on_disk(frame) as u64)
+            .map(|frame| surface.bytes_in_scope(frame) as u64)
             .sum();
         let pipeline = Pipeline::start(PipelineSetup {
             surface: Arc::clone(&surface),
+            blank: blanks(&surface, &hold, &survey.blank, options.free),
             hold,
-            rewrite: rewrite.into_iter().collect(),
-            blank: if differs {
-                blanks(&surface, &survey.blank, options.free)
-            } else {
-                Vec::new()
-            },
+            differs: survey.differs(),
+            unsure: survey.unsure,
             total_bytes,
             observer: Arc::clone(&observer),
             threads: options.thread_count(),
@@ -133,11 +135,11 @@ impl Deploy {
             surface,
             options,
             observer,
+            own_frames,
             kept_frames: survey.kept.len() as u64,
             wanted: survey.wanted,
             unverified,
             outcomes: VecDeque::new(),
-            differs,
             verified_frames: 0,
             final_bytes: fitted.final_bytes,
         })
@@ -151,6 +153,11 @@ impl Deploy {
     /// The image that is being written.
     pub fn manifest(&self) -> &Arc<Manifest> {
         &self.surface.manifest
+    }
+
+    /// Frames with used bytes that this deploy is about: of the image, those in scope.
+    pub fn own_frames(&self) -> u64 {
+        self.own_frames
     }
 
     /// Frames that were on the disk already.
@@ -233,13 +240,13 @@ impl Deploy {
     /// When the disk fails, the deploy is told to stop, or a frame reads back wrong for the second time.
     pub fn settle(&mut self) -> Result<FrameSet, DeployError> {
         let mut wrong = FrameSet::empty(self.surface.manifest.frame_count() as usize);
-        if !self.differs {
-            return Ok(wrong);
-        }
         let judged = self.pipeline.drain()?;
         while let Some(outcome) = self.pipeline.try_outcome() {
             self.note(outcome);
             self.outcomes.push_back(outcome);
+        }
+        if !self.pipeline.differs() {
+            return Ok(wrong);
         }
 
         for (place, frame) in judged.right.iter().enumerate() {
@@ -255,12 +262,8 @@ impl Deploy {
             VerifyPolicy::Full => 1,
             VerifyPolicy::Sample => SAMPLE_STEP,
         };
-        // The withheld first frame is read back when it is written, by the commit.
-        let written = self
-            .unverified
-            .iter()
-            .filter(|frame| !Hold::withholds(*frame));
-        let mut misread = self.misread(written.step_by(step).collect())?;
+        let written = self.unread();
+        let mut misread = self.misread(written.into_iter().step_by(step).collect())?;
         misread.extend(judged.wrong);
         self.unverified = FrameSet::empty(self.unverified.count());
         let (fetched, blank): (Vec<FrameId>, Vec<FrameId>) = misread
@@ -287,19 +290,17 @@ impl Deploy {
     /// # Errors
     /// When frames are still wanted or not settled, or the disk fails.
     pub fn commit(self) -> Result<DeployReport, DeployError> {
-        let unread = self
-            .unverified
-            .iter()
-            .filter(|frame| !Hold::withholds(*frame));
+        let differs = self.pipeline.differs();
+        let unread = if differs { self.unread() } else { Vec::new() };
         let open: Vec<FrameId> = self.wanted.iter().chain(unread).collect();
-        if let (true, Some(first)) = (self.differs, open.first()) {
+        if let Some(first) = open.first() {
             return Err(DeployError::Unsettled {
                 frames: open.len(),
                 first: *first,
             });
         }
         let mut stale_table = None;
-        if self.differs {
+        if differs {
             let total_bytes = self.surface.target.bytes();
             let tell = |done_bytes| {
                 (self.observer)(DeployEvent {
@@ -320,13 +321,13 @@ impl Deploy {
         let counts = self.pipeline.counts();
         Ok(DeployReport {
             disk_bytes: self.surface.target.bytes(),
-            kept_frames: self.kept_frames,
+            kept_frames: self.kept_frames + counts.kept_frames,
             written_frames: counts.written_frames,
             rejected_frames: counts.rejected_frames,
             zeroed_bytes: counts.zeroed_bytes,
             verified_frames: self.verified_frames,
             direct: self.surface.target.device.is_direct(),
-            changed: self.differs,
+            changed: differs,
             stale_table,
         })
     }
@@ -338,14 +339,26 @@ impl Deploy {
             options: &self.options,
             observer: &self.observer,
             phase: DeployPhase::Verify,
-            mask: Mask::Source,
-            free_as_zero: self.options.free == FreePolicy::Zero,
+            how: Reading {
+                mask: Mask::Source,
+                free_as_zero: self.options.free == FreePolicy::Zero,
+                hold: Some(self.pipeline.hold()),
+            },
         };
         let right = comparison.right(&frames, |_, _| {})?;
         self.verified_frames += right.len() as u64;
         frames.retain(|frame| !right.contains(*frame));
         frames.iter().for_each(|frame| self.warn_misread(*frame));
         Ok(frames)
+    }
+
+    /// What was written and not read back. What is withheld is read back when it is written, by the commit.
+    fn unread(&self) -> Vec<FrameId> {
+        let hold = self.pipeline.hold();
+        self.unverified
+            .iter()
+            .filter(|frame| !hold.withholds(&self.surface, *frame))
+            .collect()
     }
 
     fn warn_misread(&self, frame: FrameId) {
@@ -363,7 +376,7 @@ impl Deploy {
         }
         let zeros = Surface::buffer();
         for frame in &frames {
-            self.surface.write(*frame, &zeros)?;
+            self.pipeline.hold().write(&self.surface, *frame, &zeros)?;
         }
         self.surface.flush()?;
         match self.misread(frames)?.first() {

@@ -201,14 +201,9 @@ impl Device {
         self.buffered.set_len(bytes)
     }
 
-    /// Writes all of `data` at `offset`; both are multiples of the sector size.
-    pub(crate) fn write_at(
-        &self,
-        data: &AlignedBuffer,
-        bytes: usize,
-        offset: u64,
-    ) -> io::Result<()> {
-        let data = &data[..bytes];
+    /// Writes all of `data` at `offset`: whole sectors, from a place in an [`AlignedBuffer`] at which a sector begins.
+    pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        let bytes = data.len();
         match self.direct_file() {
             Some(file) => match file.write_all_at(data, offset) {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
@@ -221,15 +216,10 @@ impl Device {
         }
     }
 
-    /// Fills the first `bytes` of `data` from `offset`, never from the page cache if that can be avoided.
-    /// Beyond the end of a regular file there are zeros.
-    pub(crate) fn read_at(
-        &self,
-        data: &mut AlignedBuffer,
-        bytes: usize,
-        offset: u64,
-    ) -> io::Result<()> {
-        let data = &mut data[..bytes];
+    /// Fills `data`, which is as [`Device::write_at`] wants it, from `offset`; never from the page cache if that can be
+    /// avoided. Beyond the end of a regular file there are zeros.
+    pub(crate) fn read_at(&self, data: &mut [u8], offset: u64) -> io::Result<()> {
+        let bytes = data.len();
         match self.direct_file() {
             Some(file) => match self.read_full(file, data, offset) {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
@@ -365,13 +355,14 @@ impl Device {
         Ok(())
     }
 
-    fn write_zeros(&self, offset: u64, bytes: u64) -> io::Result<()> {
+    /// Writes zeros over a range of whole sectors.
+    pub(crate) fn write_zeros(&self, offset: u64, bytes: u64) -> io::Result<()> {
         let zeros = AlignedBuffer::new(ZEROS_BYTES);
         let end = offset + bytes;
         let mut at = offset;
         while at < end {
             let step = (end - at).min(ZEROS_BYTES as u64);
-            self.write_at(&zeros, step as usize, at)?;
+            self.write_at(&zeros[..step as usize], at)?;
             at += step;
         }
         Ok(())
@@ -412,10 +403,10 @@ mod tests {
         let (_dir, path) = file_of(1 << 20);
         let device = Device::open(&path, Access::Write).unwrap();
         let data = AlignedBuffer::padded(&[0xa5; 512 * 3], 512);
-        device.write_at(&data, data.len(), 512 * 5).unwrap();
+        device.write_at(&data, 512 * 5).unwrap();
         device.flush().unwrap();
         let mut back = AlignedBuffer::new(512 * 5);
-        device.read_at(&mut back, 512 * 5, 512 * 4).unwrap();
+        device.read_at(&mut back, 512 * 4).unwrap();
         assert_eq!(back[..512], [0; 512]);
         assert_eq!(back[512..512 * 4], [0xa5; 512 * 3]);
         assert_eq!(back[512 * 4..], [0; 512]);
@@ -426,7 +417,7 @@ mod tests {
         let (_dir, path) = file_of(4 << 20);
         let device = Device::open(&path, Access::Write).unwrap();
         let ones = AlignedBuffer::padded(&vec![1; 4 << 20], 512);
-        device.write_at(&ones, ones.len(), 0).unwrap();
+        device.write_at(&ones, 0).unwrap();
         device.zero(1 << 20, (2 << 20) + 512).unwrap();
         device.write_zeros((3 << 20) + 1024, 512).unwrap();
         device.flush().unwrap();

@@ -21,8 +21,10 @@ mod mask;
 mod part_file;
 mod partition;
 mod plan;
+mod ranges;
 mod read_at;
 mod scan;
+mod scope;
 mod seal;
 mod seek_table;
 mod source;
@@ -37,7 +39,7 @@ mod whole;
 pub use bytes::Malformed;
 pub use deploy::{
     Audit, Deploy, DeployError, DeployEvent, DeployObserver, DeployOptions, DeployPhase,
-    DeployReport, FrameOutcome, FreePolicy, VerifyPolicy, audit,
+    DeployReport, FrameOutcome, FreePolicy, LayoutError, VerifyPolicy, audit,
 };
 pub use diff::{ChangedRange, Diff, diff};
 pub use extent::{Extent, ExtentKind, Extents, UNIT_BYTES};
@@ -57,6 +59,7 @@ pub use plan::{BLOCK_BYTES_MAX, BLOCK_FRAMES_MAX, Plan, PlanBlock};
 pub use scan::Refusal;
 #[cfg(feature = "fuzzing")]
 pub use scan::free_of_volume;
+pub use scope::{PartitionSet, PartitionSetError, Scope, ScopeError};
 pub use seal::{SealError, SealOptions, SealProgress, Sealed, seal, seal_to};
 pub use source::{ImportOptions, ImportProgress, Source, SourceError};
 pub use tables::{Gpt, Tables};

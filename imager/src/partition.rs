@@ -11,6 +11,7 @@ const ENCODED_MIN: usize = 4 + 3 * 8 + 1 + 5 * 2;
 
 const BOOT_BIOS: u8 = 1;
 const BOOT_UEFI: u8 = 2;
+const LEFT_OUT: u8 = 4;
 
 /// How firmware may start a disk, or one partition of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,9 @@ pub struct Partition {
     pub os: Option<String>,
     /// What firmware may start from it.
     pub boot: BootModes,
+    /// Whether its content was left out on request when the image was made.
+    #[serde(default)]
+    pub left_out: bool,
 }
 
 impl Partition {
@@ -64,13 +68,15 @@ impl Partition {
     }
 
     fn write(&self, writer: &mut Writer) {
-        let boot = u8::from(self.boot.bios) * BOOT_BIOS + u8::from(self.boot.uefi) * BOOT_UEFI;
+        let flags = u8::from(self.boot.bios) * BOOT_BIOS
+            + u8::from(self.boot.uefi) * BOOT_UEFI
+            + u8::from(self.left_out) * LEFT_OUT;
         writer
             .u32(self.number)
             .u64(self.start_bytes)
             .u64(self.bytes)
             .u64(self.used_bytes)
-            .u8(boot);
+            .u8(flags);
         let os = self.os.as_deref().unwrap_or_default();
         for text in [&self.kind, &self.fs, &self.label, &self.uuid, os] {
             writer.text(text, TEXT_MAX);
@@ -89,9 +95,9 @@ impl Partition {
         {
             return Err(reader.refuse(24, format!("partition {number} does not fit the disk")));
         }
-        let boot = reader.u8("boot modes")?;
-        if boot & !(BOOT_BIOS | BOOT_UEFI) != 0 {
-            return Err(reader.refuse(1, format!("unknown boot modes {boot:#x}")));
+        let flags = reader.u8("flags of a partition")?;
+        if flags & !(BOOT_BIOS | BOOT_UEFI | LEFT_OUT) != 0 {
+            return Err(reader.refuse(1, format!("unknown flags {flags:#x} of a partition")));
         }
         let mut text = |what| reader.text(TEXT_MAX, what);
         Ok(Partition {
@@ -100,9 +106,10 @@ impl Partition {
             bytes,
             used_bytes,
             boot: BootModes {
-                bios: boot & BOOT_BIOS != 0,
-                uefi: boot & BOOT_UEFI != 0,
+                bios: flags & BOOT_BIOS != 0,
+                uefi: flags & BOOT_UEFI != 0,
             },
+            left_out: flags & LEFT_OUT != 0,
             kind: text("partition type")?,
             fs: text("file system")?,
             label: text("label")?,

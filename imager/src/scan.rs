@@ -30,6 +30,7 @@ mod volume;
 mod witness;
 mod xfs;
 
+pub(crate) use mbr::extended;
 pub use refusal::Refusal;
 use volume::{Obstacle, Proof, drop_smallest, prove};
 

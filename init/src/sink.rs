@@ -47,14 +47,14 @@ struct OpenBlock {
 
 enum State {
     Waiting(Target),
-    Open(Deploy),
+    Open(Box<Deploy>),
     Settling(JoinHandle<Settled>),
     Failed(String),
     /// Between two states, and after the deploy was taken out.
     Empty,
 }
 
-type Settled = (Deploy, Result<FrameSet, DeployError>);
+type Settled = (Box<Deploy>, Result<FrameSet, DeployError>);
 
 impl DeploySink {
     /// A sink that puts `image`, and no other, on `target`.
@@ -80,7 +80,7 @@ impl DeploySink {
     /// The deploy, to be committed, once the transfer has settled.
     pub(crate) fn into_deploy(self) -> Option<Deploy> {
         match self.state {
-            State::Open(deploy) => Some(deploy),
+            State::Open(deploy) => Some(*deploy),
             _ => None,
         }
     }
@@ -99,7 +99,6 @@ impl DeploySink {
         let blocks = plan.blocks();
         let layout = Layout::new(blocks.iter().map(|block| block.bytes).collect())
             .map_err(|error| error.to_string())?;
-        let frames = manifest.sent().len() as u64;
         let deploy = Deploy::begin(
             Arc::new(manifest),
             target,
@@ -114,13 +113,14 @@ impl DeploySink {
                 .ok_or_else(|| format!("frame {frame} is wanted and not in any block"))?;
             wanted[block as usize] = true;
         }
+        let frames = deploy.own_frames();
         let total = frames * u64::from(FRAME_BYTES);
         self.tally.total_bytes.store(total, Ordering::Relaxed);
         let kept = frames.saturating_sub(deploy.wanted().len() as u64);
         self.tally.kept_frames.store(kept, Ordering::Relaxed);
         self.plan = Some(plan);
         self.count(&deploy);
-        self.state = State::Open(deploy);
+        self.state = State::Open(Box::new(deploy));
         Ok(Start { layout, wanted })
     }
 

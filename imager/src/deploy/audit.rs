@@ -42,9 +42,9 @@ pub fn audit(
     options: &DeployOptions,
     observer: &DeployObserver,
 ) -> Result<Audit, DeployError> {
-    let tables = check_fit(&manifest, &mut target, options)?.tables;
-    let surface = Surface::new(manifest, target, tables);
-    let survey = Survey::take(&surface, options, observer, false)?;
+    let fitted = check_fit(&manifest, &mut target, options)?;
+    let surface = Surface::new(manifest, target, fitted.tables, fitted.territory);
+    let survey = Survey::take(&surface, options, observer, false, |_, _| {})?;
     let mut differing: Vec<FrameId> = survey.wanted.iter().chain(survey.blank.iter()).collect();
     differing.sort_unstable();
     Ok(Audit {

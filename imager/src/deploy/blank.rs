@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::deploy::hold::{EDGE_BYTES, Hold};
 use crate::deploy::options::FreePolicy;
 use crate::deploy::surface::Surface;
 use crate::extent::ExtentKind;
@@ -31,7 +32,14 @@ pub(crate) struct Blank {
 /// whole and need nothing here.
 ///
 /// On a disk larger than the image the policy for free space covers the rest of the disk too, up to its last MiB.
-pub(crate) fn blanks(surface: &Surface, differing: &FrameSet, free: FreePolicy) -> Vec<Blank> {
+///
+/// What is withheld is cleared already, and must not become undefined by a discard.
+pub(crate) fn blanks(
+    surface: &Surface,
+    hold: &Hold,
+    differing: &FrameSet,
+    free: FreePolicy,
+) -> Vec<Blank> {
     let mut blanks = Vec::new();
     let mut add = |range: Range<u64>, with: Blanking| match blanks.last_mut() {
         Some(Blank {
@@ -55,14 +63,17 @@ pub(crate) fn blanks(surface: &Surface, differing: &FrameSet, free: FreePolicy) 
             if with == Blanking::Zeros && !differing.contains(frame) {
                 continue;
             }
-            let end = surface.sector_end(run.end());
-            if run.offset < end {
-                add(run.offset..end, with);
+            for part in surface.territory.open.within(run.offset..run.end()) {
+                let end = surface.sector_end(part.end);
+                for rest in hold.beside_withheld(part.start..end) {
+                    add(rest, with);
+                }
             }
         }
     }
     let rest = surface.rest_of_disk();
     match free {
+        _ if !surface.territory.is_whole() => {}
         FreePolicy::Leave => {}
         FreePolicy::Discard => add(rest, Blanking::Discard),
         FreePolicy::Zero => add(rest, Blanking::Zeros),
@@ -86,21 +97,16 @@ impl Surface {
     /// What lies behind the image and before the last MiB, which is cleared anyway.
     fn rest_of_disk(&self) -> Range<u64> {
         let start = self.sector_end(self.manifest.raw_bytes());
-        start
-            ..self
-                .sector_end(
-                    self.target
-                        .bytes()
-                        .saturating_sub(crate::deploy::hold::EDGE_BYTES),
-                )
-                .max(start)
+        let last = self.target.bytes().saturating_sub(EDGE_BYTES);
+        start..self.sector_end(last).max(start)
     }
 
     /// Whether the frame has anything that matters under this policy.
     pub(crate) fn matters(&self, frame: FrameId, free: FreePolicy) -> bool {
         let counts = |kind| kind != ExtentKind::Free || free == FreePolicy::Zero;
-        self.manifest
-            .frame_extents(frame)
-            .any(|run| counts(run.kind))
+        self.parts(frame).any(|part| {
+            let mut runs = self.manifest.extents().within(part);
+            runs.any(|run| counts(run.kind))
+        })
     }
 }

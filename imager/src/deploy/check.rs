@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::deploy::error::DeployError;
 use crate::deploy::options::DeployOptions;
 use crate::deploy::surface::Surface;
+use crate::deploy::territory::Territory;
 use crate::fit::{FitError, FittedTables, fit};
 use crate::manifest::Manifest;
 use crate::target::Target;
@@ -13,6 +14,8 @@ use crate::target::Target;
 pub(crate) struct Fitted {
     /// The tables for this disk.
     pub(crate) tables: FittedTables,
+    /// What may be written.
+    pub(crate) territory: Territory,
     /// How long a regular file shall be in the end, in bytes: the image need not end on a sector.
     pub(crate) final_bytes: u64,
 }
@@ -28,6 +31,23 @@ pub(crate) fn check_fit(
     options: &DeployOptions,
 ) -> Result<Fitted, DeployError> {
     target.adopt_sectors(manifest.sector_bytes());
+    if !options.scope.is_whole() {
+        let (territory, tables) = Territory::partial(manifest, target, &options.scope)?;
+        return Ok(Fitted {
+            tables,
+            territory,
+            final_bytes: target.bytes(),
+        });
+    }
+    let left_out = manifest
+        .partitions()
+        .iter()
+        .find(|partition| partition.left_out);
+    if let (Some(partition), false) = (left_out, options.incomplete) {
+        return Err(DeployError::Incomplete {
+            number: partition.number,
+        });
+    }
     let path = target.path().to_owned();
     let sector = u64::from(target.sector_bytes());
     let grows = target.can_grow() && !target.is_read_only();
@@ -79,6 +99,7 @@ pub(crate) fn check_fit(
     }
     Ok(Fitted {
         tables,
+        territory: Territory::whole(disk_bytes),
         final_bytes,
     })
 }

@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::deploy::error::DeployError;
 use crate::deploy::options::{DeployEvent, DeployObserver, DeployOptions, DeployPhase};
-use crate::deploy::surface::{Mask, Surface};
+use crate::deploy::surface::{Reading, Surface};
 use crate::device::AlignedBuffer;
 use crate::frame_set::FrameSet;
 use crate::id::FrameId;
@@ -20,9 +20,7 @@ pub(crate) struct Comparison<'a> {
     pub(crate) options: &'a DeployOptions,
     pub(crate) observer: &'a DeployObserver,
     pub(crate) phase: DeployPhase,
-    pub(crate) mask: Mask,
-    /// Free runs must read as zeros as well.
-    pub(crate) free_as_zero: bool,
+    pub(crate) how: Reading<'a>,
 }
 
 impl Comparison<'_> {
@@ -38,7 +36,7 @@ impl Comparison<'_> {
         let count = self.surface.manifest.frame_count() as usize;
         let total_bytes = frames
             .iter()
-            .map(|frame| self.surface.bytes_on_disk(*frame) as u64)
+            .map(|frame| self.surface.bytes_in_scope(*frame) as u64)
             .sum();
         let next = AtomicUsize::new(0);
         let done_bytes = AtomicU64::new(0);
@@ -63,7 +61,7 @@ impl Comparison<'_> {
                     (Err(_), _) => return,
                 }
                 drop(right);
-                let bytes = self.surface.bytes_on_disk(*frame) as u64;
+                let bytes = self.surface.bytes_in_scope(*frame) as u64;
                 let done_bytes = done_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
                 (self.observer)(DeployEvent {
                     phase: self.phase,
@@ -88,7 +86,6 @@ impl Comparison<'_> {
     }
 
     fn is_right(&self, frame: FrameId, buffer: &mut AlignedBuffer) -> Result<bool, DeployError> {
-        self.surface
-            .reads_right(frame, buffer, self.mask, self.free_as_zero)
+        self.surface.reads_right(frame, buffer, self.how)
     }
 }

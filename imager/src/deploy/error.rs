@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::deploy::layout::LayoutError;
 use crate::fit::FitError;
 use crate::id::FrameId;
 
@@ -34,6 +35,23 @@ pub enum DeployError {
         path: PathBuf,
         /// Why.
         cause: FitError,
+    },
+    /// Single partitions cannot be written. Nothing has been written.
+    #[error("disk {}: {cause}", path.display())]
+    Layout {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        cause: LayoutError,
+    },
+    /// The image does not have all of the disk. Nothing has been written.
+    #[error(
+        "the image was made without the content of partition {number}; write only the others, keep it, or say that it \
+         may be left empty"
+    )]
+    Incomplete {
+        /// The first partition that was left out.
+        number: u32,
     },
     /// The disk was opened to be compared only. Nothing has been written.
     #[error("disk {} was opened read-only", path.display())]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deploy::error::DeployError;
 use crate::fit::LastPartition;
+use crate::scope::Scope;
 
 /// What becomes of the parts of the disk that the image proves unallocated.
 ///
@@ -42,8 +43,12 @@ pub struct DeployOptions {
     pub free: FreePolicy,
     /// How much is read back.
     pub verify: VerifyPolicy,
-    /// What becomes of the last partition on a larger disk.
+    /// What becomes of the last partition on a larger disk. The table stays when the scope is not the whole disk.
     pub last_partition: LastPartition,
+    /// Which partitions are written.
+    pub scope: Scope,
+    /// Whether an image may be written whole though partitions were left out when it was made: they stay as they are.
+    pub incomplete: bool,
     /// Threads that decompress, check and write; 0 takes one for each processor, at least 2 and at most 8.
     pub threads: usize,
     /// Set by the caller to end the deploy early; it then fails with `Stopped`.

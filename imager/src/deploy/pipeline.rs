@@ -4,7 +4,6 @@
 //! Memory: at most [`QUEUE_BYTES`] and one payload queued, [`SPENT_MAX`] payloads that nobody has fetched again, and
 //! one frame for each thread.
 
-use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -15,69 +14,22 @@ use crate::deploy::error::DeployError;
 use crate::deploy::hold::Hold;
 use crate::deploy::options::{DeployEvent, DeployObserver, DeployPhase};
 use crate::deploy::readback::{Chore, Judged, ReadBack};
-use crate::deploy::surface::{Mask, Surface};
-use crate::device::{AlignedBuffer, RANGE_MAX};
+use crate::deploy::state::{Counts, Fate, FrameOutcome, Job, State};
+use crate::deploy::surface::{Mask, Reading, Surface};
+use crate::device::AlignedBuffer;
+use crate::frame_set::FrameSet;
 use crate::id::FrameId;
 
 /// Stored bytes queued before [`Pipeline::submit`] blocks.
 pub(crate) const QUEUE_BYTES: u64 = 16 << 20;
-/// The longest range one thread makes blank before it looks at the queue again, in bytes.
-const BLANK_STEP_BYTES: u64 = 64 << 20;
 /// Payloads done with that wait to be used again.
 const SPENT_MAX: usize = 4;
-
-const _: () = assert!(BLANK_STEP_BYTES <= RANGE_MAX);
-
-/// What became of a submitted frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FrameOutcome {
-    /// Which frame.
-    pub frame: FrameId,
-    /// Whether its content was right and is written (or was on the disk already). If not, it stays wanted.
-    pub written: bool,
-}
-
-/// A frame as it is stored, within a payload that carries several.
-struct Job {
-    frame: FrameId,
-    payload: Arc<Vec<u8>>,
-    stored: Range<usize>,
-}
-
-#[derive(Default)]
-struct State {
-    queue: VecDeque<Job>,
-    queued_bytes: u64,
-    /// Jobs that a thread has taken and not finished.
-    running: usize,
-    blank: VecDeque<Blank>,
-    /// Whether blanking may begin: not before a frame has come, so that a deploy nobody feeds leaves the disk alone.
-    blanking_allowed: bool,
-    blanking: bool,
-    cleared: bool,
-    outcomes: VecDeque<FrameOutcome>,
-    read_back: ReadBack,
-    /// Payloads whose frames are all done.
-    spent: Vec<Vec<u8>>,
-    failure: Option<DeployError>,
-    stop: bool,
-    counts: Counts,
-}
-
-/// What the threads have done.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counts {
-    pub(crate) written_frames: u64,
-    pub(crate) written_bytes: u64,
-    pub(crate) rejected_frames: u64,
-    pub(crate) zeroed_bytes: u64,
-}
 
 struct Shared {
     surface: Arc<Surface>,
     hold: Hold,
-    /// Right frames that the clearing hits: written again just after it.
-    rewrite: Mutex<Vec<(FrameId, AlignedBuffer)>>,
+    unsure: FrameSet,
+    differs: bool,
     observer: DeployObserver,
     total_bytes: u64,
     free_as_zero: bool,
@@ -100,7 +52,10 @@ pub(crate) struct Pipeline {
 pub(crate) struct PipelineSetup {
     pub(crate) surface: Arc<Surface>,
     pub(crate) hold: Hold,
-    pub(crate) rewrite: Vec<(FrameId, AlignedBuffer)>,
+    /// Wanted frames that may be right.
+    pub(crate) unsure: FrameSet,
+    /// Whether the disk is to be written whatever else comes.
+    pub(crate) differs: bool,
     /// What is to be blank and is not.
     pub(crate) blank: Vec<Blank>,
     /// Raw bytes of all wanted frames.
@@ -122,7 +77,8 @@ impl Pipeline {
         let shared = Arc::new(Shared {
             surface: setup.surface,
             hold: setup.hold,
-            rewrite: Mutex::new(setup.rewrite),
+            unsure: setup.unsure,
+            differs: setup.differs,
             observer: setup.observer,
             total_bytes: setup.total_bytes,
             free_as_zero: setup.free_as_zero,
@@ -218,13 +174,24 @@ impl Pipeline {
         self.shared.state().counts
     }
 
+    /// Whether the disk is not as the image wants it, as far as is known: if not, nothing was written.
+    pub(crate) fn differs(&self) -> bool {
+        self.shared.differs || self.shared.state().cleared
+    }
+
+    /// What is not on the disk yet.
+    pub(crate) fn hold(&self) -> &Hold {
+        &self.shared.hold
+    }
+
     /// Waits until everything queued is written, everything blank is zeroed, and the disk has flushed its cache. Gives
     /// what was read back before that; no more is until [`Pipeline::resume_reading`].
     pub(crate) fn drain(&self) -> Result<Judged, DeployError> {
         // A disk that differs in its tables only is cleared too: from here on it is being written.
-        self.shared.ensure_cleared()?;
+        if self.shared.differs {
+            self.shared.ensure_cleared()?;
+        }
         let mut state = self.shared.state();
-        state.blanking_allowed = true;
         state.read_back.pause();
         self.shared.work.notify_all();
         while !state.is_idle() && state.failure.is_none() {
@@ -236,8 +203,11 @@ impl Pipeline {
         }
         state.check()?;
         let judged = state.read_back.take();
+        let written = state.cleared;
         drop(state);
-        self.shared.surface.flush()?;
+        if written {
+            self.shared.surface.flush()?;
+        }
         Ok(judged)
     }
 
@@ -270,23 +240,17 @@ impl Drop for Pipeline {
     }
 }
 
-impl State {
-    fn check(&self) -> Result<(), DeployError> {
-        self.failure.clone().map_or(Ok(()), Err)
-    }
-
-    fn is_idle(&self) -> bool {
-        let writing = !self.queue.is_empty() || self.running > 0;
-        let blanking = !self.blank.is_empty() || self.blanking;
-        !writing && !blanking && self.read_back.is_idle()
-    }
-}
-
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state
             .lock()
             .expect("no thread panics while it holds the lock")
+    }
+
+    fn clearing(&self) -> MutexGuard<'_, ()> {
+        self.clearing
+            .lock()
+            .expect("no thread panics while it clears")
     }
 
     /// What each thread does until it is told to stop, or the disk fails.
@@ -347,52 +311,75 @@ impl Shared {
         self.done.notify_all();
     }
 
-    /// Unpacks, checks and writes one frame. False when its content is wrong: then nothing is written.
+    /// Unpacks, checks and writes one frame. When its content is wrong, nothing is written.
     fn write(
         &self,
         job: &Job,
         unpacker: &mut zstd::bulk::Decompressor<'_>,
         buffer: &mut AlignedBuffer,
-    ) -> Result<bool, DeployError> {
+    ) -> Result<Fate, DeployError> {
         let stored = &job.payload[job.stored.clone()];
         if !self.surface.unpack(job.frame, stored, unpacker, buffer) {
-            return Ok(false);
+            return Ok(Fate::Rejected);
+        }
+        if self.unsure.contains(job.frame) && self.is_there(job.frame, buffer)? {
+            return Ok(Fate::Kept);
         }
         self.ensure_cleared()?;
-        if Hold::withholds(job.frame) {
-            self.hold.put(&self.surface, buffer);
-        } else {
-            self.surface.write(job.frame, buffer)?;
+        self.hold.write(&self.surface, job.frame, buffer)?;
+        Ok(Fate::Written)
+    }
+
+    /// Whether the disk has the frame, which is in `buffer`, while nothing has been cleared.
+    fn is_there(&self, frame: FrameId, buffer: &AlignedBuffer) -> Result<bool, DeployError> {
+        // Another thread may be about to clear: what is found right by then must be in the hold.
+        let _clearing = self.clearing();
+        if self.state().cleared {
+            return Ok(false);
         }
-        Ok(true)
+        let how = Reading {
+            mask: Mask::Fitted,
+            free_as_zero: self.free_as_zero,
+            hold: None,
+        };
+        let there = self
+            .surface
+            .reads_right(frame, &mut Surface::buffer(), how)?;
+        if there {
+            self.hold.keep(&self.surface, frame, buffer);
+        }
+        Ok(there)
     }
 
     fn account(
         &self,
         state: &mut State,
         frame: FrameId,
-        written: Result<bool, DeployError>,
+        fate: Result<Fate, DeployError>,
     ) -> Option<DeployEvent> {
-        match written {
-            Ok(true) => {
-                let bytes = self.surface.bytes_on_disk(frame) as u64;
-                // The withheld first frame is read back when it is written, by the commit.
-                if !Hold::withholds(frame) {
-                    state.read_back.written(frame);
+        match fate {
+            Ok(fate @ (Fate::Written | Fate::Kept)) => {
+                if fate == Fate::Kept {
+                    state.counts.kept_frames += 1;
+                } else {
+                    state.counts.written_frames += 1;
+                    // What is withheld is read back when it is written, by the commit.
+                    if !self.hold.withholds(&self.surface, frame) {
+                        state.read_back.written(frame);
+                    }
                 }
-                state.counts.written_frames += 1;
-                state.counts.written_bytes += bytes;
+                state.counts.done_bytes += self.surface.bytes_in_scope(frame) as u64;
                 state.outcomes.push_back(FrameOutcome {
                     frame,
                     written: true,
                 });
                 return Some(DeployEvent {
                     phase: DeployPhase::Write,
-                    done_bytes: state.counts.written_bytes.min(self.total_bytes),
+                    done_bytes: state.counts.done_bytes.min(self.total_bytes),
                     total_bytes: self.total_bytes,
                 });
             }
-            Ok(false) => {
+            Ok(Fate::Rejected) => {
                 state.counts.rejected_frames += 1;
                 state.outcomes.push_back(FrameOutcome {
                     frame,
@@ -413,10 +400,12 @@ impl Shared {
                 self.work.notify_all();
             }
             Chore::Read(frame) => {
-                let mask = Mask::Source;
-                let right = self
-                    .surface
-                    .reads_right(frame, buffer, mask, self.free_as_zero)?;
+                let how = Reading {
+                    mask: Mask::Source,
+                    free_as_zero: self.free_as_zero,
+                    hold: Some(&self.hold),
+                };
+                let right = self.surface.reads_right(frame, buffer, how)?;
                 self.state().read_back.read(frame, right);
             }
         }
@@ -437,45 +426,14 @@ impl Shared {
 
     /// Before the first write of a deploy, what could boot is cleared; all threads wait for it.
     fn ensure_cleared(&self) -> Result<(), DeployError> {
-        let _clearing = self
-            .clearing
-            .lock()
-            .expect("no thread panics while it clears");
+        let _clearing = self.clearing();
         if self.state().cleared {
             return Ok(());
         }
         self.hold.clear(&self.surface)?;
-        for (frame, content) in self
-            .rewrite
-            .lock()
-            .expect("no thread panics while it clears")
-            .drain(..)
-        {
-            self.surface.write(frame, &content)?;
-        }
         let mut state = self.state();
         state.cleared = true;
-        state.blanking_allowed = true;
         self.work.notify_all();
         Ok(())
-    }
-}
-
-impl State {
-    /// Takes the next piece of what is to be blank, if its time has come. One thread at a time: the others write.
-    fn next_blank(&mut self) -> Option<Blank> {
-        if !self.blanking_allowed || self.blanking {
-            return None;
-        }
-        let mut blank = self.blank.pop_front()?;
-        let cut = blank.range.start.saturating_add(BLANK_STEP_BYTES);
-        if cut < blank.range.end {
-            self.blank.push_front(Blank {
-                range: cut..blank.range.end,
-                with: blank.with,
-            });
-            blank.range.end = cut;
-        }
-        Some(blank)
     }
 }

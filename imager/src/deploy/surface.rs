@@ -1,9 +1,13 @@
 //! The disk as the image wants it: where each frame lies on *this* disk, and whether what is there is right.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crate::deploy::error::DeployError;
+use crate::deploy::hold::Hold;
+use crate::deploy::territory::Territory;
 use crate::device::AlignedBuffer;
 use crate::extent::ExtentKind;
 use crate::fit::FittedTables;
@@ -17,9 +21,11 @@ pub(crate) struct Surface {
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) target: Target,
     pub(crate) tables: FittedTables,
-    /// On a disk smaller than the image one frame may be cut by the disk's end. Its hash in the manifest says nothing
-    /// about the part that is on the disk: this is the hash of that part, known once the frame has been checked whole.
-    cut_hash: OnceLock<[u8; 32]>,
+    /// What may be written; what lies beyond it counts as zeros in every buffer here.
+    pub(crate) territory: Territory,
+    /// The end of the disk, or of what may be written, may lie within a frame. Its hash in the manifest says nothing
+    /// about the part that counts: these are the hashes of such parts, known once their frames have been checked whole.
+    part_hashes: Mutex<BTreeMap<FrameId, [u8; 32]>>,
     /// The hash of a whole frame of zeros.
     zeros_hash: OnceLock<[u8; 32]>,
 }
@@ -33,13 +39,29 @@ pub(crate) enum Mask {
     Fitted,
 }
 
+/// How a frame on the disk is compared.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading<'a> {
+    pub(crate) mask: Mask,
+    /// Free runs must read as zeros as well.
+    pub(crate) free_as_zero: bool,
+    /// What the disk does not hold yet.
+    pub(crate) hold: Option<&'a Hold>,
+}
+
 impl Surface {
-    pub(crate) fn new(manifest: Arc<Manifest>, target: Target, tables: FittedTables) -> Self {
+    pub(crate) fn new(
+        manifest: Arc<Manifest>,
+        target: Target,
+        tables: FittedTables,
+        territory: Territory,
+    ) -> Self {
         Self {
             manifest,
             target,
             tables,
-            cut_hash: OnceLock::new(),
+            territory,
+            part_hashes: Mutex::default(),
             zeros_hash: OnceLock::new(),
         }
     }
@@ -54,67 +76,84 @@ impl Surface {
         self.manifest.frame_range(frame).start
     }
 
-    /// How many bytes of the frame are on this disk: fewer than it has when the disk ends within it or before.
-    pub(crate) fn bytes_on_disk(&self, frame: FrameId) -> usize {
-        let range = self.manifest.frame_range(frame);
-        (range
-            .end
-            .min(self.target.bytes())
-            .saturating_sub(range.start)) as usize
+    /// The parts of the frame that are on this disk and may be written, in bytes of the disk.
+    pub(crate) fn parts(&self, frame: FrameId) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.territory.open.within(self.manifest.frame_range(frame))
     }
 
-    /// Every frame of which something is on this disk.
+    /// How many bytes that is: fewer than the frame has when the disk ends within it or before, or a part of it stays.
+    pub(crate) fn bytes_in_scope(&self, frame: FrameId) -> usize {
+        self.parts(frame)
+            .map(|part| part.end - part.start)
+            .sum::<u64>() as usize
+    }
+
+    /// Every frame of which something is on this disk and may be written.
     pub(crate) fn frames(&self) -> impl Iterator<Item = FrameId> + '_ {
-        let on_disk = self.target.bytes().div_ceil(u64::from(FRAME_BYTES));
-        (0..self
-            .manifest
-            .frame_count()
-            .min(u32::try_from(on_disk).unwrap_or(u32::MAX)))
+        (0..self.manifest.frame_count())
             .map(FrameId)
+            .filter(|frame| self.parts(*frame).next().is_some())
     }
 
-    /// Whole sectors that hold `bytes`.
-    pub(crate) fn padded(&self, bytes: usize) -> usize {
-        bytes.next_multiple_of(self.target.sector_bytes() as usize)
+    /// Whether the manifest alone tells if the frame is right on this disk: what does not count is zeros in its hash.
+    pub(crate) fn is_judged_by_hash(&self, frame: FrameId) -> bool {
+        let range = self.manifest.frame_range(frame);
+        let masked = |run: &Range<u64>| {
+            let mut tables = self.manifest.masked().iter();
+            tables.any(|table| table.start <= run.start && run.end <= table.end)
+        };
+        self.territory.open.gaps(range).all(|gap| {
+            let mut runs = self.manifest.extents().within(gap);
+            runs.all(|run| run.kind != ExtentKind::Used || masked(&(run.offset..run.end())))
+        })
     }
 
-    /// Reads what the disk holds where the frame belongs.
-    pub(crate) fn read(
-        &self,
-        frame: FrameId,
-        buffer: &mut AlignedBuffer,
-    ) -> Result<(), DeployError> {
-        let offset = self.offset(frame);
-        let bytes = self.padded(self.bytes_on_disk(frame));
-        self.target
-            .device
-            .read_at(buffer, bytes, offset)
-            .map_err(|source| self.read_error(offset, source))
+    /// `end` rounded up to whole sectors.
+    fn sector_up(&self, end: u64) -> u64 {
+        end.next_multiple_of(u64::from(self.target.sector_bytes()))
     }
 
-    /// Whether the disk holds the frame as it should be, free runs as zeros where `free_as_zero`. What it holds is
-    /// then in `buffer`, masked.
+    /// Reads what the disk holds where the frame belongs; what is not in scope is zeros.
+    fn read(&self, frame: FrameId, buffer: &mut AlignedBuffer) -> Result<(), DeployError> {
+        let start = self.offset(frame);
+        if self.bytes_in_scope(frame) != buffer.len() {
+            buffer.fill(0);
+        }
+        for part in self.parts(frame) {
+            let place = (part.start - start) as usize..(self.sector_up(part.end) - start) as usize;
+            self.target
+                .device
+                .read_at(&mut buffer[place], part.start)
+                .map_err(|source| self.read_error(part.start, source))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the disk holds the frame as it should be, free runs as zeros where `free_as_zero`, and what `hold` has
+    /// withheld in its place. What it holds is then in `buffer`, masked.
     pub(crate) fn reads_right(
         &self,
         frame: FrameId,
         buffer: &mut AlignedBuffer,
-        mask: Mask,
-        free_as_zero: bool,
+        how: Reading<'_>,
     ) -> Result<bool, DeployError> {
         if self.is_plainly_empty(frame) {
             return Ok(false);
         }
         self.read(frame, buffer)?;
-        if free_as_zero && !self.free_is_zero(frame, buffer) {
+        if let Some(hold) = how.hold {
+            hold.overlay(self, frame, buffer);
+        }
+        if how.free_as_zero && !self.free_is_zero(frame, buffer) {
             return Ok(false);
         }
-        Ok(self.is_right(frame, buffer, mask))
+        Ok(self.is_right(frame, buffer, how.mask))
     }
 
     /// Whether the frame lies in a hole of a file and ought not to be zeros: that need not be read. A survey of a new
     /// file takes no time so.
     fn is_plainly_empty(&self, frame: FrameId) -> bool {
-        let (offset, bytes) = (self.offset(frame), self.bytes_on_disk(frame));
+        let (offset, bytes) = (self.offset(frame), self.bytes_in_scope(frame));
         if bytes != FRAME_BYTES as usize || !self.target.device.is_hole(offset, bytes as u64) {
             return false;
         }
@@ -123,32 +162,28 @@ impl Surface {
     }
 
     /// Whether `buffer`, as read from the disk, is what the frame should be; masks it on the way.
-    pub(crate) fn is_right(&self, frame: FrameId, buffer: &mut [u8], mask: Mask) -> bool {
-        let raw = &mut buffer[..self.bytes_on_disk(frame)];
+    fn is_right(&self, frame: FrameId, buffer: &mut [u8], mask: Mask) -> bool {
+        let raw = &mut buffer[..self.frame_bytes(frame)];
         mask_frame(&self.manifest, frame, raw);
         if mask == Mask::Fitted {
             self.tables.mask(self.offset(frame), raw);
         }
-        if raw.len() as u64 == self.frame_bytes(frame) {
+        if self.is_judged_by_hash(frame) {
             return self.manifest.hash(frame) == *blake3::hash(raw).as_bytes();
         }
-        match self.cut_hash.get() {
-            Some(hash) => hash == blake3::hash(raw).as_bytes(),
-            None => !self.manifest.is_sent(frame) && raw.iter().all(|byte| *byte == 0),
-        }
+        let known = self.part_hashes().get(&frame).copied();
+        known.is_some_and(|hash| hash == *blake3::hash(raw).as_bytes())
     }
 
     /// Whether every free run of the frame reads as zeros in `buffer`.
-    pub(crate) fn free_is_zero(&self, frame: FrameId, buffer: &[u8]) -> bool {
+    fn free_is_zero(&self, frame: FrameId, buffer: &[u8]) -> bool {
         let start = self.offset(frame);
-        let on_disk = self.bytes_on_disk(frame);
         self.manifest
             .frame_extents(frame)
             .filter(|run| run.kind == ExtentKind::Free)
             .all(|run| {
-                let from = ((run.offset - start) as usize).min(on_disk);
-                let to = ((run.end() - start) as usize).min(on_disk);
-                let mut rest = buffer[from..to].to_vec();
+                let place = (run.offset - start) as usize..(run.end() - start) as usize;
+                let mut rest = buffer[place].to_vec();
                 self.tables.mask(run.offset, &mut rest);
                 rest.iter().all(|byte| *byte == 0)
             })
@@ -163,7 +198,7 @@ impl Surface {
         unpacker: &mut zstd::bulk::Decompressor<'_>,
         buffer: &mut AlignedBuffer,
     ) -> bool {
-        let bytes = self.frame_bytes(frame) as usize;
+        let bytes = self.frame_bytes(frame);
         let unpacked = unpacker.decompress_to_buffer(stored, &mut buffer[..bytes]);
         if !unpacked.is_ok_and(|found| found == bytes) {
             return false;
@@ -173,32 +208,45 @@ impl Surface {
         if *blake3::hash(&buffer[..bytes]).as_bytes() != self.manifest.hash(frame) {
             return false;
         }
-        let on_disk = self.bytes_on_disk(frame);
-        if on_disk < bytes {
-            self.cut_hash
-                .get_or_init(|| *blake3::hash(&buffer[..on_disk]).as_bytes());
+        let range = self.manifest.frame_range(frame);
+        let judged_by_hash = self.is_judged_by_hash(frame);
+        for gap in self.territory.open.gaps(range.clone()) {
+            buffer[(gap.start - range.start) as usize..(gap.end - range.start) as usize].fill(0);
         }
-        let end = self.padded(on_disk);
-        buffer[on_disk..end].fill(0);
+        if !judged_by_hash {
+            let hash = *blake3::hash(&buffer[..bytes]).as_bytes();
+            self.part_hashes().insert(frame, hash);
+        }
+        buffer[bytes..].fill(0);
         true
     }
 
-    /// Writes a frame that [`Surface::unpack`] has put into `buffer`.
-    pub(crate) fn write(&self, frame: FrameId, buffer: &AlignedBuffer) -> Result<(), DeployError> {
-        let bytes = self.padded(self.bytes_on_disk(frame));
-        self.write_at(buffer, bytes, self.offset(frame))
+    /// Writes a part of a frame that lies in `buffer`.
+    pub(crate) fn write_part(
+        &self,
+        frame: FrameId,
+        buffer: &AlignedBuffer,
+        part: Range<u64>,
+    ) -> Result<(), DeployError> {
+        let start = self.offset(frame);
+        let place = (part.start - start) as usize..(self.sector_up(part.end) - start) as usize;
+        self.write_at(&buffer[place], part.start)
     }
 
-    pub(crate) fn write_at(
-        &self,
-        data: &AlignedBuffer,
-        bytes: usize,
-        offset: u64,
-    ) -> Result<(), DeployError> {
+    /// Writes whole sectors, from a place in an aligned buffer at which a sector begins.
+    pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> Result<(), DeployError> {
         self.target
             .device
-            .write_at(data, bytes, offset)
+            .write_at(data, offset)
             .map_err(|source| self.write_error(offset, source))
+    }
+
+    /// Writes zeros, whatever commands the disk has for that.
+    pub(crate) fn write_zeros(&self, range: Range<u64>) -> Result<(), DeployError> {
+        self.target
+            .device
+            .write_zeros(range.start, range.end - range.start)
+            .map_err(|source| self.write_error(range.start, source))
     }
 
     pub(crate) fn zero(&self, offset: u64, bytes: u64) -> Result<(), DeployError> {
@@ -233,7 +281,7 @@ impl Surface {
         let mut found = AlignedBuffer::new(data.len());
         self.target
             .device
-            .read_at(&mut found, data.len(), offset)
+            .read_at(&mut found, offset)
             .map_err(|source| self.read_error(offset, source))?;
         Ok(found[..] == *data)
     }
@@ -242,9 +290,15 @@ impl Surface {
         self.target.path().into()
     }
 
-    fn frame_bytes(&self, frame: FrameId) -> u64 {
+    fn frame_bytes(&self, frame: FrameId) -> usize {
         let range = self.manifest.frame_range(frame);
-        range.end - range.start
+        (range.end - range.start) as usize
+    }
+
+    fn part_hashes(&self) -> MutexGuard<'_, BTreeMap<FrameId, [u8; 32]>> {
+        self.part_hashes
+            .lock()
+            .expect("nothing panics while it holds the lock")
     }
 
     fn read_error(&self, offset: u64, source: std::io::Error) -> DeployError {

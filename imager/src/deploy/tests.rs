@@ -13,6 +13,9 @@ use crate::target::{Target, TargetOptions};
 
 mod early;
 mod fixture;
+mod partial;
+mod plot;
+mod refused;
 
 fn begin(image: &Sample, disk: &Disk) -> Deploy {
     let target = disk.target();

@@ -85,6 +85,21 @@ impl Entry {
     }
 }
 
+/// The extended partitions that `lba0`, a sector 0 with a table, speaks of, in bytes.
+pub(crate) fn extended(lba0: &[u8], sector_bytes: u32) -> Vec<Range<u64>> {
+    let Some(sector) = lba0.first_chunk::<512>() else {
+        return Vec::new();
+    };
+    let sector_bytes = u64::from(sector_bytes);
+    [0, 1, 2, 3]
+        .map(|index| Entry::parse(sector, index))
+        .into_iter()
+        .filter(|entry| !entry.is_empty() && entry.is_extended())
+        .map(|entry| entry.range(0))
+        .map(|range| range.start * sector_bytes..range.end * sector_bytes)
+        .collect()
+}
+
 /// The table in sector 0; none when that is the boot sector of a file system, or nonsense.
 pub(super) fn read(disk: &dyn ReadAt, sector_bytes: u32) -> io::Result<Option<Mbr>> {
     let Some(sector) = signed_sector(disk, 0)? else {

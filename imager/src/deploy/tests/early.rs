@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use crate::deploy::Deploy;
-use crate::deploy::surface::Mask;
+use crate::deploy::surface::{Mask, Reading};
 use crate::deploy::tests::begin;
 use crate::deploy::tests::fixture::{Disk, MIB, Sample, noise};
 use crate::device::AlignedBuffer;
@@ -77,11 +77,11 @@ fn a_new_file_is_not_read_to_find_it_empty() {
     let deploy = begin(&image, &disk);
     let mut buffer = AlignedBuffer::padded(&noise(5, MIB), 512);
     let surface = &deploy.surface;
-    let mask = Mask::Source;
-    assert!(
-        !surface
-            .reads_right(FrameId(1), &mut buffer, mask, false)
-            .unwrap()
-    );
+    let how = Reading {
+        mask: Mask::Source,
+        free_as_zero: false,
+        hold: None,
+    };
+    assert!(!surface.reads_right(FrameId(1), &mut buffer, how).unwrap());
     assert_eq!(buffer[..], noise(5, MIB), "nothing was read");
 }

@@ -9,6 +9,7 @@ use crate::fit::{LastPartition, fit};
 use crate::id::FrameId;
 use crate::manifest::{FRAME_BYTES, Manifest, ManifestParts, frames_of, used_frames};
 use crate::mask::mask;
+use crate::scan::scan_tables;
 use crate::tables::{Gpt, Tables};
 use crate::target::{Target, TargetOptions};
 
@@ -19,7 +20,11 @@ pub(super) struct Sample {
     pub(super) manifest: Arc<Manifest>,
     pub(super) raw: Vec<u8>,
     pub(super) stored: Vec<Vec<u8>>,
+    parts: ManifestParts,
 }
+
+/// Bytes that lie at a place of a disk whatever else is there.
+pub(super) type Patch = (usize, Vec<u8>);
 
 /// Bytes that do not compress well and differ with the seed.
 pub(super) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
@@ -88,7 +93,7 @@ impl Sample {
         ];
         let bytes: usize = runs.iter().map(|(_, bytes)| bytes).sum();
         let tables = one_partition(bytes as u64, (8 * MIB / 512) as u64);
-        Sample::new(seed, &runs, tables, (9 * MIB) as u64)
+        Sample::new(seed, &runs, tables, (9 * MIB) as u64, &[])
     }
 
     /// An image without a table that ends within a sector.
@@ -99,7 +104,7 @@ impl Sample {
             ..Tables::default()
         };
         let runs = [(Used, 2 * MIB), (Zero, MIB), (Used, 700)];
-        Sample::new(seed, &runs, tables, (3 * MIB + 700) as u64)
+        Sample::new(seed, &runs, tables, (3 * MIB + 700) as u64, &[])
     }
 
     /// An image without a table of `frames` used frames.
@@ -109,14 +114,17 @@ impl Sample {
             ..Tables::default()
         };
         let bytes = frames * MIB;
-        Sample::new(seed, &[(ExtentKind::Used, bytes)], tables, bytes as u64)
+        let runs = [(ExtentKind::Used, bytes)];
+        Sample::new(seed, &runs, tables, bytes as u64, &[])
     }
 
-    fn new(
+    /// An image of noise in `runs`, with `patches` on it.
+    pub(super) fn new(
         seed: u64,
         runs: &[(ExtentKind, usize)],
         tables: Tables,
         min_target_bytes: u64,
+        patches: &[Patch],
     ) -> Sample {
         let mut extents = Extents::new();
         let mut raw = Vec::new();
@@ -131,6 +139,9 @@ impl Sample {
         }
         let fitted = fit(&tables, raw.len() as u64, 512, LastPartition::Keep).unwrap();
         fitted.overlay(0, &mut raw);
+        for (at, patch) in patches {
+            raw[*at..at + patch.len()].copy_from_slice(patch);
+        }
 
         let masked_ranges = tables.masked(raw.len() as u64);
         let sent = used_frames(&extents);
@@ -161,13 +172,25 @@ impl Sample {
             stored_bytes: stored.iter().map(|frame| frame.len() as u32).collect(),
             hashes,
             tables,
-            partitions: Vec::new(),
+            partitions: scan_tables(&raw.as_slice(), Some(512)).unwrap().partitions,
         };
         Sample {
             manifest: Arc::new(Manifest::new(&parts).unwrap()),
             raw,
             stored,
+            parts,
         }
+    }
+
+    /// Lets the manifest say that the content of a partition was left out.
+    pub(super) fn leave_out(&mut self, number: u32) {
+        let mut partitions = self.manifest.partitions().to_vec();
+        let of_number = partitions
+            .iter_mut()
+            .filter(|partition| partition.number == number);
+        of_number.for_each(|partition| partition.left_out = true);
+        self.parts.partitions = partitions;
+        self.manifest = Arc::new(Manifest::new(&self.parts).unwrap());
     }
 
     /// Whether `disk` holds everything of the image that is not free, and its tables.
