@@ -354,6 +354,10 @@ mod tests {
         assert!(matches!(config.power["vm"], PowerProfile::Qmp { .. }));
         assert!(matches!(config.power["plug"], PowerProfile::Command { .. }));
         assert!(matches!(config.power["bmc"], PowerProfile::Ipmi { .. }));
+        assert!(matches!(
+            config.power["idrac"],
+            PowerProfile::Redfish { .. }
+        ));
     }
 
     #[test]

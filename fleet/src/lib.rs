@@ -33,4 +33,6 @@ pub use adapter::{DeployOutcome, DeploySink, ImageSource};
 pub use cli::{command, run};
 pub use exit::{Exit, ExitError, exit_of};
 pub use fallback::{Answer, Queue, QueueConfig};
+#[cfg(feature = "fuzzing")]
+pub use power::read_as_device;
 pub use units::DEFAULT_GROUP;

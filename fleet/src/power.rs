@@ -19,22 +19,34 @@ mod command;
 mod deadline;
 mod driver;
 mod failure;
+#[cfg(feature = "fuzzing")]
+mod hostile;
+mod http;
 mod ipmi;
 mod ladder;
 mod line;
 mod login;
 mod order;
+mod pin;
 mod profile;
 mod qmp;
+mod redfish;
 mod rung;
+mod ssh;
 mod switchboard;
+mod wire;
+mod wol;
 
 use deadline::Deadline;
 
 pub(crate) use address::{PowerAddress, find};
+pub(crate) use driver::Keyring;
 pub(crate) use failure::{Failure, PowerError};
+#[cfg(feature = "fuzzing")]
+pub use hostile::read_as_device;
 pub(crate) use login::{Login, LoginView, NewLogin, Password};
 pub(crate) use order::{OrderView, Plan};
+pub(crate) use pin::Pin;
 pub(crate) use profile::PowerProfile;
 pub(crate) use switchboard::{PowerOutcome, PowerTarget, Switchboard};
 
@@ -54,6 +66,8 @@ pub(crate) enum PowerAction {
     Reset,
     /// Choose what it boots next, once.
     Bootdev,
+    /// Look at the certificate of its controller.
+    Trust,
 }
 
 impl PowerAction {
@@ -75,6 +89,7 @@ impl fmt::Display for PowerAction {
             PowerAction::Cycle => "cycle",
             PowerAction::Reset => "reset",
             PowerAction::Bootdev => "bootdev",
+            PowerAction::Trust => "trust",
         })
     }
 }
@@ -134,6 +149,11 @@ trait Power: Send {
         true
     }
 
+    /// Whether it can switch on at all: what cannot does not take a machine down to bring it up again.
+    fn switches_on(&self) -> bool {
+        true
+    }
+
     /// Ask for on.
     fn on(&mut self, until: Deadline) -> Result<(), PowerError>;
 
@@ -164,6 +184,14 @@ trait Power: Send {
     fn next_boot(&mut self, _until: Deadline) -> Result<NextBoot, PowerError> {
         Err(Failure::Unsupported.because("it does not tell what is booted next"))
     }
+
+    /// The certificate the device shows; no secret is sent.
+    fn certificate(&mut self, _until: Deadline) -> Result<Pin, PowerError> {
+        Err(Failure::Unsupported.because("it has no certificate"))
+    }
+
+    /// Leave the device: no more is asked of it for now.
+    fn hang_up(&mut self, _until: Deadline) {}
 }
 
 #[cfg(test)]

@@ -171,6 +171,11 @@ pub(crate) trait Store: Send {
     /// Forget a login; whether there was one.
     fn remove_login(&mut self, name: &str, event: &Event) -> Result<bool, StoreError>;
 
+    /// The certificate a device is known by, in hexadecimal.
+    fn pin(&self, device: &str) -> Result<Option<String>, StoreError>;
+    /// Know a device by this certificate, and no longer by another one.
+    fn set_pin(&mut self, device: &str, pin: &str, event: &Event) -> Result<(), StoreError>;
+
     /// Write to the log without changing anything else.
     fn log(&mut self, event: &Event) -> Result<(), StoreError>;
     /// The last `max` events, oldest first, with their numbers.

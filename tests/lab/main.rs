@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use tests::bmc::hook;
 use tests::lab::{Chassis, DemoOptions, Power, PowerState, UpOptions, demo, enter, up};
 
 /// Rooms of emulated machines that netflash works in.
@@ -49,6 +50,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Answers a simulated controller's question about a board
+    #[command(after_help = "Example:\n  lab bmc /tmp/room/lab-1 get power")]
+    Bmc {
+        /// Directory of the board, or of the machine
+        directory: PathBuf,
+        /// get NAME…, set NAME VALUE…, or check
+        words: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -74,6 +83,10 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Chassis { directory } => {
             Chassis::open(&directory)?.serve(&stop_flag()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Bmc { directory, words } => {
+            hook(&directory, &words)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Power {

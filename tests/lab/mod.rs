@@ -49,6 +49,6 @@ pub use room::{Machine, Room};
 pub use server::{ServerOptions, ServerProcess};
 pub use shell::sh;
 pub use small::{SMALL_DISK_BYTES, SMALL_DISK_SAYS, small_disk};
-pub use spec::{Boot, Bus, DiskFault, DiskSpec, Firmware, MachineSpec, Nic};
+pub use spec::{Boot, Bus, DiskFault, DiskSpec, Firmware, First, MachineSpec, Nic};
 pub use up::{UpOptions, up};
 pub use world::{enter, inside};

@@ -12,10 +12,13 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::spec::{Boot, Bus, DiskFault, DiskSpec, Firmware, MachineSpec, Nic};
+use super::spec::{Boot, Bus, DiskFault, DiskSpec, Firmware, First, MachineSpec, Nic};
 
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// The network card's place in the boot order of a machine that tries its disks first.
+const AFTER_ALL_DISKS: u32 = 99;
 
 /// Names below a machine's directory.
 pub(super) fn qmp_path(directory: &Path) -> PathBuf {
@@ -123,6 +126,10 @@ fn network(command: &mut Command, spec: &MachineSpec) {
         (Firmware::Uefi, _) | (_, Boot::Kernel { .. }) => ",romfile=",
         (Firmware::Bios, Boot::Network) => "",
     };
+    let order = match spec.first {
+        First::Network => 1,
+        First::Disk => AFTER_ALL_DISKS,
+    };
     command
         .arg("-netdev")
         .arg(format!(
@@ -131,7 +138,7 @@ fn network(command: &mut Command, spec: &MachineSpec) {
         ))
         .arg("-device")
         .arg(format!(
-            "{model},id=nic0,netdev=net0,mac={},bootindex=1{rom}",
+            "{model},id=nic0,netdev=net0,mac={},bootindex={order}{rom}",
             spec.mac()
         ));
 }

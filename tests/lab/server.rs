@@ -38,6 +38,8 @@ pub struct ServerOptions {
     pub rate_bits: u64,
     /// Seconds a session waits, after its first machine, for the others.
     pub wait_seconds: u32,
+    /// More tables for its configuration.
+    pub more: String,
 }
 
 impl Default for ServerOptions {
@@ -47,6 +49,7 @@ impl Default for ServerOptions {
         ServerOptions {
             rate_bits: (RATE_IDLE / stretch).max(RATE_MIN) as u64,
             wait_seconds: (60.0 * stretch).min(WAIT_SECONDS_MAX) as u32,
+            more: String::new(),
         }
     }
 }
@@ -209,10 +212,11 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
          cipher = \"chacha20-poly1305\"\n\
          [power.chassis]\n\
          driver = \"command\"\n\
-         {on}\n{off}\n{cycle}\n{status}\n",
+         {on}\n{off}\n{cycle}\n{status}\n{more}\n",
         appliance = programs.appliance()?,
         rate = options.rate_bits,
         wait = options.wait_seconds,
+        more = options.more,
         on = button("on"),
         off = button("off"),
         cycle = button("cycle"),

@@ -29,6 +29,20 @@ pub struct MachineSpec {
     pub memory_mib: u32,
     /// What happens at power-on.
     pub boot: Boot,
+    /// What its firmware tries first.
+    #[serde(default)]
+    pub first: First,
+}
+
+/// What a machine's firmware tries first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum First {
+    /// The network.
+    #[default]
+    Network,
+    /// The first disk.
+    Disk,
 }
 
 /// Firmware of a machine.
@@ -119,6 +133,7 @@ impl MachineSpec {
             disks: Vec::new(),
             memory_mib: 512,
             boot: Boot::Network,
+            first: First::Network,
         }
     }
 

@@ -27,6 +27,7 @@ pub(crate) enum PowerCommand {
     Cycle(CycleArgs),
     Reset(ResetArgs),
     Bootdev(BootdevArgs),
+    Trust(TrustArgs),
     Login(login::LoginArgs),
     Logins(login::LoginsArgs),
     Logout(login::LogoutArgs),
@@ -128,6 +129,17 @@ pub(crate) struct BootdevArgs {
     room: Room,
 }
 
+/// Look at the certificates of controllers, and know them by these from now on
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  netflash power trust --group room3 --yes")]
+pub(crate) struct TrustArgs {
+    #[command(flatten)]
+    room: Room,
+    /// Keep them; without this they are only shown
+    #[arg(long)]
+    yes: bool,
+}
+
 pub(crate) fn run(command: PowerCommand, dir: &Path, json: bool) -> anyhow::Result<Exit> {
     let client = Client::find(dir)?;
     let request = match command {
@@ -143,6 +155,11 @@ pub(crate) fn run(command: PowerCommand, dir: &Path, json: bool) -> anyhow::Resu
         PowerCommand::Bootdev(args) => {
             let mut request = request(PowerAction::Bootdev, args.room, None);
             request.plan.boot = args.device;
+            request
+        }
+        PowerCommand::Trust(args) => {
+            let mut request = request(PowerAction::Trust, args.room, None);
+            request.plan.accept = args.yes;
             request
         }
         PowerCommand::Login(args) => return login::enter(&client, args, json),
@@ -167,6 +184,7 @@ fn request(action: PowerAction, room: Room, start: Option<Start>) -> PowerReques
         boot: start.as_ref().map(|start| start.boot).unwrap_or_default(),
         netboot: start.as_ref().is_some_and(|start| start.netboot),
         within_seconds: start.as_ref().map_or(0, |start| start.within),
+        accept: false,
         parallel: room.parallel,
         stagger_ms: start.map_or(0, |start| (start.stagger.max(0.0) * 1000.0) as u64),
     };
@@ -208,7 +226,8 @@ fn table(outcomes: &[PowerOutcome]) -> String {
         let seen = |seconds| format!("asked what to boot after {seconds:.0} s");
         let words = match (&outcome.error, outcome.seen_seconds) {
             (Some(error), _) => error.clone(),
-            (None, seconds) => seconds.map(seen).unwrap_or_default(),
+            (None, Some(seconds)) => seen(seconds),
+            (None, None) => outcome.certificate.clone().unwrap_or_default(),
         };
         table.row([
             outcome.machine.clone(),

@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 use super::{Fleet, FleetError, event, find_machine, now};
 use crate::machine::Machine;
 use crate::power::{
-    Failure, Login, LoginView, NewLogin, OrderView, Password, Plan, PowerAction, PowerAddress,
-    PowerError, PowerOutcome, PowerTarget, find,
+    Failure, Keyring, Login, LoginView, NewLogin, OrderView, Password, Pin, Plan, PowerAction,
+    PowerAddress, PowerError, PowerOutcome, PowerTarget, find,
 };
 use crate::store::LoginRow;
 
@@ -86,9 +86,13 @@ impl Fleet {
             .map_err(|error| FleetError::Refused(error.to_string()))?;
         let (fleet, begun) = (Arc::clone(self), Arc::clone(&order));
         thread::spawn(move || {
-            let login = |place: &PowerAddress| fleet.login(place);
             let done = |plan: &Plan, outcome: &PowerOutcome| fleet.note_power(plan, outcome);
-            begun.carry_out(&fleet.switchboard, &fleet.config.power, &login, &done);
+            begun.carry_out(
+                &fleet.switchboard,
+                &fleet.config.power,
+                fleet.as_ref(),
+                &done,
+            );
         });
         Ok(order.view())
     }
@@ -108,8 +112,11 @@ impl Fleet {
             outcome.machine,
             plan.action
         );
-        if plan.action == PowerAction::Status {
-            return;
+        match (plan.action, &outcome.certificate) {
+            (PowerAction::Status, _) => return,
+            (PowerAction::Trust, Some(pin)) if plan.accept => return self.keep_pin(outcome, pin),
+            (PowerAction::Trust, _) => return,
+            _ => {}
         }
         let mut store = self.store();
         let job = store.active_jobs().ok().and_then(|jobs| {
@@ -121,6 +128,24 @@ impl Fleet {
         if let Err(error) = store.log(&entry) {
             log::error!("store {:#}", anyhow::Error::new(error));
         }
+    }
+
+    /// Know a device by its certificate from now on.
+    fn keep_pin(&self, outcome: &PowerOutcome, pin: &str) {
+        let place = outcome.by.as_deref().unwrap_or_default();
+        let Ok(device) = self.device(place) else {
+            return;
+        };
+        let text = format!("{device} is known by {pin}");
+        let kept = event("certificate_trusted", Some(&outcome.machine), None, text);
+        if let Err(error) = self.store().set_pin(&device, pin, &kept) {
+            log::error!("store {:#}", anyhow::Error::new(error));
+        }
+    }
+
+    fn device(&self, power: &str) -> Result<String, PowerError> {
+        let place: PowerAddress = power.parse()?;
+        Ok(find(&self.config.power, power)?.device(&place.address))
     }
 
     /// Keep a login, instead of the former one of the same name.
@@ -171,8 +196,10 @@ impl Fleet {
             Err(FleetError::Absent(format!("login {name:?}")))
         }
     }
+}
 
-    /// The login for a power setting: its own, else that of its profile.
+impl Keyring for Fleet {
+    /// Its own login, else that of its profile.
     fn login(&self, place: &PowerAddress) -> Result<Option<Login>, PowerError> {
         let failed = |error: String| Failure::Setting.because(error);
         let find = |name: &str| self.store().login(name);
@@ -193,6 +220,14 @@ impl Fleet {
             password,
             stamp: row.stamp,
         }))
+    }
+
+    fn pin(&self, device: &str) -> Result<Option<Pin>, PowerError> {
+        let failed = |error: String| Failure::Setting.because(error);
+        let pin = self.store().pin(device);
+        let pin = pin.map_err(|error| failed(error.to_string()))?;
+        let pin = pin.map(|pin| pin.parse::<Pin>()).transpose();
+        pin.map_err(|error| failed(format!("the certificate kept for {device}: {error}")))
     }
 }
 
@@ -230,3 +265,6 @@ fn described(outcome: &PowerOutcome) -> String {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,7 +88,7 @@ impl Room {
     }
 }
 
-fn tiny_image(scratch: &TempDir) -> PathBuf {
+pub(super) fn tiny_image(scratch: &TempDir) -> PathBuf {
     let raw = scratch.path().join("tiny.raw");
     fs::write(&raw, vec![7; 3 << 20]).unwrap();
     let path = scratch.path().join("tiny.img.zst");

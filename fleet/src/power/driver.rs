@@ -8,34 +8,48 @@ use super::failure::{Failure, PowerError};
 use super::ipmi::IpmiPower;
 use super::line::Lines;
 use super::login::Login;
-use super::profile::PowerProfile;
+use super::pin::Pin;
+use super::profile::{PowerProfile, redfish_address, wol_address};
 use super::qmp::QmpPower;
+use super::redfish::RedfishPower;
 use super::rung::Rung;
+use super::ssh::{Asked, SshPower};
+use super::wire::{Security, Wire};
+use super::wol::{self, WolPower};
 use super::{Power, PowerTarget};
 
-/// Finds the login for a power setting, where somebody entered one.
-pub(super) type FindLogin<'a> =
-    dyn Fn(&PowerAddress) -> Result<Option<Login>, PowerError> + Sync + 'a;
+/// What devices are entered with, and known by.
+pub(crate) trait Keyring: Sync {
+    /// The login for a power setting, where somebody entered one.
+    fn login(&self, place: &PowerAddress) -> Result<Option<Login>, PowerError>;
+    /// The certificate a device is known by, see [`PowerProfile::device`].
+    fn pin(&self, device: &str) -> Result<Option<Pin>, PowerError>;
+}
+
+/// Ports of HTTP, without and with TLS.
+const HTTP: u16 = 80;
+const HTTPS: u16 = 443;
 
 /// The rung that a power setting of a machine names.
 pub(super) fn rung(
     profiles: &BTreeMap<String, PowerProfile>,
     lines: &Lines,
-    login: &FindLogin<'_>,
+    keys: &dyn Keyring,
     target: &PowerTarget,
     power: &str,
 ) -> Result<Rung, PowerError> {
     let profile = find(profiles, power)?;
     let place: PowerAddress = power.parse()?;
     let deadline = profile.deadline();
-    let line = lines.line(&profile.device(&place.address));
+    let device = profile.device(&place.address);
+    let line = lines.line(&device);
     let words = Words {
         name: &target.name,
         address: &place.address,
         mac: &target.mac,
     };
     let needed = || {
-        login(&place)?.ok_or_else(|| {
+        keys.login(&place)?.ok_or_else(|| {
             let profile = &place.profile;
             let text = format!("no login for it; enter one with netflash power login {profile}");
             Failure::Setting.because(text)
@@ -76,6 +90,55 @@ pub(super) fn rung(
                 cipher_suite,
                 firmware,
             ))
+        }
+        PowerProfile::Wol {
+            broadcast,
+            interface,
+            secure_on,
+            ..
+        } => {
+            let mac = match wol_address(&place.address)? {
+                Some(mac) => mac,
+                None => target.mac.parse().map_err(|_| {
+                    Failure::Setting.because("the machine has no MAC address to be woken by")
+                })?,
+            };
+            let secure_on = match secure_on {
+                true => Some(wol::secure_on(&needed()?.password)?),
+                false => None,
+            };
+            Box::new(WolPower {
+                mac,
+                broadcast,
+                interface,
+                secure_on,
+            })
+        }
+        PowerProfile::Ssh {
+            user,
+            key,
+            known_hosts,
+            system,
+            ..
+        } => Box::new(SshPower {
+            host: place.address.parse()?,
+            user,
+            key,
+            known_hosts,
+            system,
+            asked: Asked::default(),
+        }),
+        PowerProfile::Redfish { tls, firmware, .. } => {
+            let login = needed()?;
+            stamp = login.stamp;
+            let (host, system) = redfish_address(&place.address)?;
+            let (security, port) = match (tls, keys.pin(&device)?) {
+                (false, _) => (Security::None, HTTP),
+                (true, Some(pin)) => (Security::Pinned(pin), HTTPS),
+                (true, None) => (Security::Unknown, HTTPS),
+            };
+            let wire = Wire::new(host, port, security);
+            Box::new(RedfishPower::new(wire, login, firmware, system))
         }
     };
     Ok(Rung {

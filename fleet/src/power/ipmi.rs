@@ -191,6 +191,14 @@ fn parse_boot_flags(said: &str, firmware: Firmware) -> Result<NextBoot, PowerErr
     }
 }
 
+/// What `ipmitool` prints, whatever a device made it print.
+#[cfg(feature = "fuzzing")]
+pub(super) fn read_as_output(said: &str) {
+    let _ = parse_status(said);
+    let _ = parse_boot_flags(said, Firmware::Uefi);
+    let _ = refuses_suite(said);
+}
+
 fn refuses_suite(said: &str) -> bool {
     [
         "invalid authentication algorithm",

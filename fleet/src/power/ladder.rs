@@ -26,6 +26,9 @@ const LOOK_MAX: Duration = Duration::from_secs(2);
 /// Power supplies want a pause between off and on.
 const REST: Duration = Duration::from_secs(1);
 
+/// A reset that was accepted has begun after this. Whether it has happened, only the machine itself can tell.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// What a ladder is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Move {
@@ -97,12 +100,19 @@ impl Ladder<'_> {
                     return self.switch_on(at, until);
                 }
                 match self.rungs[at].ask(until, |driver, until| driver.cycle(until)) {
-                    Err(error) if error.failure == Failure::Unsupported => {
+                    Err(error)
+                        if error.failure == Failure::Unsupported
+                            && self.rungs[at].driver.switches_on() =>
+                    {
                         self.switch_off(at, false, until)?;
                         thread::sleep(REST.min(until.left()));
                         self.switch_on(at, until)
                     }
-                    other => other.and_then(|()| self.confirm(at, PowerState::On, until)),
+                    other => {
+                        other?;
+                        thread::sleep(SETTLE.min(until.left()));
+                        self.confirm(at, PowerState::On, until)
+                    }
                 }
             }
             Move::Reset => {
@@ -110,6 +120,7 @@ impl Ladder<'_> {
                     return self.switch_on(at, until);
                 }
                 self.rungs[at].ask(until, |driver, until| driver.reset(until))?;
+                thread::sleep(SETTLE.min(until.left()));
                 self.confirm(at, PowerState::On, until)
             }
             Move::BootNext(boot) => {
@@ -168,7 +179,10 @@ impl Ladder<'_> {
                 return Ok(Some(state));
             }
         }
-        Ok(None)
+        match self.rungs[at].status(until) {
+            Err(error) if error.failure == Failure::Unsupported => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     fn confirm(

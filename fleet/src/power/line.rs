@@ -88,10 +88,11 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Refuse to use a login that the device has refused lately. `stamp` tells logins apart.
+    /// Refuse to use a login that the device has refused lately. `stamp` tells logins apart; 0 is none, a key for example, which no
+    /// number of tries gives away.
     pub(super) fn check(&self, stamp: u64) -> Result<(), PowerError> {
         match self.line.queue().refused {
-            Some((refused, at)) if refused == stamp && at.elapsed() < HOLD_OFF => {
+            Some((refused, at)) if stamp != 0 && refused == stamp && at.elapsed() < HOLD_OFF => {
                 let text = format!(
                     "the device refused this login {} s ago and is left alone, or it locks the account; enter the right one with netflash power login",
                     at.elapsed().as_secs()

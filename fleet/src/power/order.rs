@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::driver::FindLogin;
+use super::driver::Keyring;
 use super::failure::{Failure, PowerError};
 use super::profile::PowerProfile;
 use super::switchboard::{PowerOutcome, PowerTarget, Switchboard};
@@ -45,6 +45,9 @@ pub(crate) struct Plan {
     /// How long to wait for that.
     #[serde(default)]
     pub(crate) within_seconds: u64,
+    /// Keep the certificates that `trust` finds.
+    #[serde(default)]
+    pub(crate) accept: bool,
     /// Machines at a time.
     pub(crate) parallel: usize,
     /// Pause between the starts of two machines, in milliseconds.
@@ -137,21 +140,22 @@ impl Order {
         &self,
         switchboard: &Switchboard,
         profiles: &BTreeMap<String, PowerProfile>,
-        login: &FindLogin<'_>,
+        keys: &dyn Keyring,
         done: &(dyn Fn(&Plan, &PowerOutcome) + Sync),
     ) {
+        // Also when a thread dies: nobody waits for what will not come.
+        let _over = Over(self);
         thread::scope(|scope| {
             for _ in 0..self.plan.parallel.min(self.targets.len()) {
                 scope.spawn(|| {
                     while let Some((at, target)) = self.take() {
-                        let outcome = switchboard.perform(profiles, login, target, &self.plan);
+                        let outcome = switchboard.perform(profiles, keys, target, &self.plan);
                         done(&self.plan, &outcome);
                         self.progress().outcomes[at] = Some(outcome);
                     }
                 });
             }
         });
-        self.progress().over = Some(self.begun.elapsed().as_secs_f64());
     }
 
     /// The next machine, when it may start.
@@ -167,6 +171,16 @@ impl Order {
         };
         thread::sleep(mine.saturating_duration_since(Instant::now()));
         Some((at, target))
+    }
+}
+
+/// Ends an order when it is dropped.
+struct Over<'a>(&'a Order);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        let took = self.0.begun.elapsed().as_secs_f64();
+        self.0.progress().over = Some(took);
     }
 }
 

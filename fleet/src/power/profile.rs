@@ -1,14 +1,22 @@
 //! Power profiles: how machines of one kind are switched, as `[power.NAME]` tables of the configuration.
 
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use netflash_pxe::Mac;
+
 use super::address::Host;
-use super::failure::PowerError;
+use super::failure::{Failure, PowerError};
 
 /// Seconds an action may take, unless the profile says otherwise.
 const DEADLINE_SECONDS: u64 = 20;
+/// The same for controllers whose every answer takes seconds.
+const SLOW_DEADLINE_SECONDS: u64 = 60;
+/// The same for machines that are only seen when they have booted.
+const WAKE_DEADLINE_SECONDS: u64 = 180;
 /// The most a profile may say.
 const DEADLINE_SECONDS_MAX: u64 = 600;
 
@@ -58,6 +66,88 @@ pub(crate) enum PowerProfile {
         #[serde(default = "default_deadline")]
         deadline_seconds: u64,
     },
+    /// A management controller by Redfish; the address is HOST, HOST:PORT or either with /SYSTEM.
+    Redfish {
+        /// Whether it is spoken over TLS; without it, passwords pass in the clear.
+        #[serde(default = "default_tls")]
+        tls: bool,
+        /// How the machine's firmware boots.
+        #[serde(default)]
+        firmware: Firmware,
+        /// Seconds an action may take.
+        #[serde(default = "default_slow_deadline")]
+        deadline_seconds: u64,
+    },
+    /// Wake-on-LAN; the address is a MAC address, or nothing for the machine's first one.
+    Wol {
+        /// Broadcast addresses of the networks to wake, such as 10.77.0.255.
+        #[serde(default = "default_broadcast")]
+        broadcast: Vec<Ipv4Addr>,
+        /// Send by this interface only, and a frame without IP too.
+        #[serde(default)]
+        interface: Option<String>,
+        /// Whether the login's password is sent along (SecureOn).
+        #[serde(default)]
+        secure_on: bool,
+        /// Seconds until the machine must be on.
+        #[serde(default = "default_wake_deadline")]
+        deadline_seconds: u64,
+    },
+    /// The operating system by SSH; the address is HOST or HOST:PORT.
+    Ssh {
+        /// As whom.
+        #[serde(default = "default_user")]
+        user: String,
+        /// The private key's file.
+        key: PathBuf,
+        /// The file of known hosts.
+        known_hosts: PathBuf,
+        /// Whose commands are used.
+        #[serde(default)]
+        system: OperatingSystem,
+        /// Seconds an action may take.
+        #[serde(default = "default_slow_deadline")]
+        deadline_seconds: u64,
+    },
+}
+
+/// An operating system, for what it calls its commands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OperatingSystem {
+    /// With systemd.
+    #[default]
+    Linux,
+    /// With OpenSSH's server.
+    Windows,
+}
+
+impl OperatingSystem {
+    /// Switches off, after its answer is out.
+    pub(super) fn power_off(self) -> &'static str {
+        match self {
+            OperatingSystem::Linux => "systemctl --no-block poweroff",
+            OperatingSystem::Windows => "shutdown /s /t 0",
+        }
+    }
+
+    /// Restarts, after its answer is out.
+    pub(super) fn restart(self) -> &'static str {
+        match self {
+            OperatingSystem::Linux => "systemctl --no-block reboot",
+            OperatingSystem::Windows => "shutdown /r /t 0",
+        }
+    }
+
+    /// Prints what is another text after each boot.
+    pub(super) fn boot_mark(self) -> &'static str {
+        match self {
+            OperatingSystem::Linux => "cat /proc/sys/kernel/random/boot_id",
+            OperatingSystem::Windows => {
+                "powershell -NoProfile -Command (Get-CimInstance Win32_OperatingSystem).LastBootUpTime.Ticks"
+            }
+        }
+    }
 }
 
 /// An IPMI privilege level (IPMI 2.0, section 6.8).
@@ -86,6 +176,44 @@ fn default_deadline() -> u64 {
     DEADLINE_SECONDS
 }
 
+fn default_slow_deadline() -> u64 {
+    SLOW_DEADLINE_SECONDS
+}
+
+fn default_wake_deadline() -> u64 {
+    WAKE_DEADLINE_SECONDS
+}
+
+fn default_broadcast() -> Vec<Ipv4Addr> {
+    vec![Ipv4Addr::BROADCAST]
+}
+
+fn default_user() -> String {
+    "root".to_owned()
+}
+
+fn default_tls() -> bool {
+    true
+}
+
+/// A Wake-on-LAN address: a MAC address, or none.
+pub(super) fn wol_address(address: &str) -> Result<Option<Mac>, PowerError> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let mac = address.parse().map(Some);
+    mac.map_err(|_| Failure::Setting.because(format!("{address:?} is no MAC address")))
+}
+
+/// A Redfish address: the controller, and the id of its system where it has several.
+pub(super) fn redfish_address(address: &str) -> Result<(Host, Option<String>), PowerError> {
+    let (host, system) = match address.split_once('/') {
+        Some((host, system)) => (host, Some(system.to_owned())),
+        None => (address, None),
+    };
+    Ok((host.parse()?, system))
+}
+
 impl PowerProfile {
     /// The profile `qmp`, which exists by itself.
     pub(super) fn qmp() -> PowerProfile {
@@ -106,6 +234,15 @@ impl PowerProfile {
             }
             | PowerProfile::Ipmi {
                 deadline_seconds, ..
+            }
+            | PowerProfile::Redfish {
+                deadline_seconds, ..
+            }
+            | PowerProfile::Wol {
+                deadline_seconds, ..
+            }
+            | PowerProfile::Ssh {
+                deadline_seconds, ..
             } => *deadline_seconds,
         };
         Duration::from_secs(seconds.clamp(1, DEADLINE_SECONDS_MAX))
@@ -115,16 +252,26 @@ impl PowerProfile {
     pub(super) fn check(&self, address: &str) -> Result<(), PowerError> {
         match self {
             PowerProfile::Qmp { .. } | PowerProfile::Command { .. } => Ok(()),
-            PowerProfile::Ipmi { .. } => address.parse::<Host>().map(drop),
+            PowerProfile::Ipmi { .. } | PowerProfile::Ssh { .. } => {
+                address.parse::<Host>().map(drop)
+            }
+            PowerProfile::Wol { .. } => wol_address(address).map(drop),
+            PowerProfile::Redfish { .. } => redfish_address(address).map(drop),
         }
     }
 
     /// The device behind an address. Machines that share it, as outlets of one PDU do, take turns.
-    pub(super) fn device(&self, address: &str) -> String {
-        let driver = match self {
-            PowerProfile::Qmp { .. } => "qmp",
-            PowerProfile::Command { .. } => "command",
-            PowerProfile::Ipmi { .. } => "ipmi",
+    pub(crate) fn device(&self, address: &str) -> String {
+        let (driver, address) = match self {
+            PowerProfile::Qmp { .. } => ("qmp", address),
+            PowerProfile::Command { .. } => ("command", address),
+            PowerProfile::Ipmi { .. } => ("ipmi", address),
+            PowerProfile::Wol { .. } => ("wol", address),
+            PowerProfile::Ssh { .. } => ("ssh", address),
+            PowerProfile::Redfish { .. } => {
+                let host = address.split_once('/').map_or(address, |(host, _)| host);
+                ("redfish", host)
+            }
         };
         format!("{driver} {address}")
     }

@@ -7,8 +7,11 @@ use std::time::Duration;
 use super::deadline::Deadline;
 use super::failure::{Failure, PowerError};
 use super::line::Line;
+use super::pin::Pin;
 use super::{Power, PowerState};
 
+/// How long a farewell may take.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// A busy device is asked again after this.
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
 
@@ -53,8 +56,24 @@ impl Rung {
         }
     }
 
+    /// The certificate the device shows.
+    pub(super) fn certificate(&mut self) -> Result<Pin, PowerError> {
+        let until = Deadline::after(self.deadline);
+        self.ask(until, |driver, until| driver.certificate(until))
+    }
+
     /// Whether the machine is on.
     pub(super) fn status(&mut self, until: Deadline) -> Result<PowerState, PowerError> {
         self.ask(until, |driver, until| driver.status(until))
+    }
+}
+
+impl Drop for Rung {
+    fn drop(&mut self) {
+        let until = Deadline::after(FAREWELL);
+        // A device that is in use for so long closes forgotten sessions by itself.
+        if let Ok(_turn) = self.line.turn(until) {
+            self.driver.hang_up(until);
+        }
     }
 }

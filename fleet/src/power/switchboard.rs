@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::driver::{self, FindLogin};
+use super::driver::{self, Keyring};
 use super::failure::Failure;
 use super::ladder::{Attempt, Ladder, Move, Reached};
 use super::line::Lines;
@@ -46,6 +46,8 @@ pub(crate) struct PowerOutcome {
     pub(crate) error: Option<String>,
     /// The ways that did not work, also when another one did.
     pub(crate) attempts: Vec<Attempt>,
+    /// The certificate its controller shows, where that was asked for.
+    pub(crate) certificate: Option<String>,
     /// Seconds from switching on to its question what to boot, where that was waited for.
     pub(crate) seen_seconds: Option<f64>,
     /// Seconds all of it took.
@@ -74,11 +76,20 @@ impl Switchboard {
         locked(&self.seen).remove(&machine);
     }
 
+    /// Take a machine, unless it is taken.
+    fn take(&self, machine: i64) -> Option<Taken<'_>> {
+        let free = locked(&self.taken).insert(machine);
+        free.then_some(Taken {
+            switchboard: self,
+            machine,
+        })
+    }
+
     /// Carry out a plan on one machine.
     pub(super) fn perform(
         &self,
         profiles: &BTreeMap<String, PowerProfile>,
-        login: &FindLogin<'_>,
+        keys: &dyn Keyring,
         target: &PowerTarget,
         plan: &Plan,
     ) -> PowerOutcome {
@@ -90,18 +101,18 @@ impl Switchboard {
             failure: None,
             error: None,
             attempts: Vec::new(),
+            certificate: None,
             seen_seconds: None,
             seconds: 0.0,
         };
-        let changes = plan.action != PowerAction::Status;
-        if changes && !locked(&self.taken).insert(target.id) {
+        let changes = !matches!(plan.action, PowerAction::Status | PowerAction::Trust);
+        let taken = changes.then(|| self.take(target.id));
+        if let Some(None) = taken {
             outcome.fail(Failure::Busy, "busy: another order for it is under way");
             return outcome;
         }
-        self.perform_alone(profiles, login, target, plan, &mut outcome);
-        if changes {
-            locked(&self.taken).remove(&target.id);
-        }
+        self.perform_alone(profiles, keys, target, plan, &mut outcome);
+        drop(taken);
         outcome.seconds = begun.elapsed().as_secs_f64();
         outcome
     }
@@ -109,7 +120,7 @@ impl Switchboard {
     fn perform_alone(
         &self,
         profiles: &BTreeMap<String, PowerProfile>,
-        login: &FindLogin<'_>,
+        keys: &dyn Keyring,
         target: &PowerTarget,
         plan: &Plan,
         outcome: &mut PowerOutcome,
@@ -125,7 +136,7 @@ impl Switchboard {
             seen: &seen,
         };
         for power in &target.power {
-            match driver::rung(profiles, &self.lines, login, target, power) {
+            match driver::rung(profiles, &self.lines, keys, target, power) {
                 Ok(rung) => ladder.rungs.push(rung),
                 Err(error) => outcome.attempts.push(Attempt {
                     power: power.clone(),
@@ -138,11 +149,20 @@ impl Switchboard {
             outcome.fail(Failure::Setting, "setting: it has no power setting");
             return;
         }
+        let Some(wanted) = moved(plan) else {
+            look_at_certificate(&mut ladder, outcome);
+            return;
+        };
+        if plan.netboot && plan.action == PowerAction::On && is_on(&mut ladder) {
+            let text = "refused: it is on; netflash power cycle or reset --netboot starts it anew";
+            outcome.fail(Failure::Refused, text);
+            return;
+        }
         if plan.netboot && !choose_network(&mut ladder, plan, outcome) {
             return;
         }
         let switched = Instant::now();
-        let Some(Reached { by, state }) = ladder.act(moved(plan), &mut outcome.attempts) else {
+        let Some(Reached { by, state }) = ladder.act(wanted, &mut outcome.attempts) else {
             outcome.fail_as_attempted();
             return;
         };
@@ -166,6 +186,24 @@ impl Switchboard {
     }
 }
 
+/// Whether some way says that the machine is on.
+fn is_on(ladder: &mut Ladder<'_>) -> bool {
+    let state = ladder.act(Move::Status, &mut Vec::new());
+    state.is_some_and(|reached| reached.state == Some(PowerState::On))
+}
+
+/// A machine with an order under way; free again when dropped.
+struct Taken<'a> {
+    switchboard: &'a Switchboard,
+    machine: i64,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        locked(&self.switchboard.taken).remove(&self.machine);
+    }
+}
+
 /// Have the network booted next. Where no way can choose that, the firmware's own order may do it: the machine's
 /// question what to boot is the proof in any case.
 fn choose_network(ladder: &mut Ladder<'_>, plan: &Plan, outcome: &mut PowerOutcome) -> bool {
@@ -182,15 +220,36 @@ fn choose_network(ladder: &mut Ladder<'_>, plan: &Plan, outcome: &mut PowerOutco
     false
 }
 
-fn moved(plan: &Plan) -> Move {
-    match plan.action {
+/// The certificate of the first way that has one.
+fn look_at_certificate(ladder: &mut Ladder<'_>, outcome: &mut PowerOutcome) {
+    for rung in &mut ladder.rungs {
+        match rung.certificate() {
+            Ok(pin) => {
+                outcome.by = Some(rung.name.clone());
+                outcome.certificate = Some(pin.to_string());
+                return;
+            }
+            Err(error) => outcome.attempts.push(Attempt {
+                power: rung.name.clone(),
+                failure: error.failure,
+                error: error.to_string(),
+            }),
+        }
+    }
+    outcome.fail_as_attempted();
+}
+
+/// What the ladder is asked for; nothing when only a certificate is looked at.
+fn moved(plan: &Plan) -> Option<Move> {
+    Some(match plan.action {
         PowerAction::Status => Move::Status,
         PowerAction::On => Move::On,
         PowerAction::Off => Move::Off { soft: plan.soft },
         PowerAction::Cycle => Move::Cycle,
         PowerAction::Reset => Move::Reset,
         PowerAction::Bootdev => Move::BootNext(plan.boot),
-    }
+        PowerAction::Trust => return None,
+    })
 }
 
 impl PowerOutcome {

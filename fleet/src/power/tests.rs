@@ -8,9 +8,22 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{
-    Failure, NextBoot, OrderView, Plan, PowerAction, PowerOutcome, PowerProfile, PowerState,
-    PowerTarget, Switchboard,
+    Failure, Keyring, Login, NextBoot, OrderView, Pin, Plan, PowerAction, PowerAddress, PowerError,
+    PowerOutcome, PowerProfile, PowerState, PowerTarget, Switchboard,
 };
+
+/// Nobody has entered anything.
+struct NoKeys;
+
+impl Keyring for NoKeys {
+    fn login(&self, _: &PowerAddress) -> Result<Option<Login>, PowerError> {
+        Ok(None)
+    }
+
+    fn pin(&self, _: &str) -> Result<Option<Pin>, PowerError> {
+        Ok(None)
+    }
+}
 
 type Profiles = BTreeMap<String, PowerProfile>;
 
@@ -30,6 +43,7 @@ fn plan(action: PowerAction) -> Plan {
         boot: NextBoot::Pxe,
         netboot: false,
         within_seconds: 0,
+        accept: false,
         parallel: 16,
         stagger_ms: 0,
     }
@@ -77,7 +91,7 @@ fn carry_out(
     let order = switchboard
         .enter(plan, targets.to_vec(), Duration::from_secs(5))
         .unwrap();
-    order.carry_out(switchboard, profiles, &|_| Ok(None), &|_, _| {});
+    order.carry_out(switchboard, profiles, &NoKeys, &|_, _| {});
     order.view()
 }
 
@@ -264,6 +278,17 @@ fn a_boot_from_the_network_is_proved_by_the_machines_question() {
         ..plan(PowerAction::Cycle)
     };
     let targets = [machine.clone()];
+    carry_out(&switchboard, &profiles, &targets, plan(PowerAction::On));
+    let running = Plan {
+        action: PowerAction::On,
+        ..netboot(600)
+    };
+    let running = carry_out(&switchboard, &profiles, &targets, running);
+    assert_eq!(
+        running.outcomes[0].failure,
+        Some(Failure::Refused),
+        "it boots nothing now"
+    );
     let unseen = carry_out(&switchboard, &profiles, &targets, netboot(1));
     let outcome = &unseen.outcomes[0];
     assert_eq!(

@@ -408,6 +408,22 @@ impl Store for SqliteStore {
         self.change(Some(event), |change| logins::remove(change, name))
     }
 
+    fn pin(&self, device: &str) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT pin FROM pins WHERE device = ?1";
+        Ok(self
+            .0
+            .query_row(sql, [device], |row| row.get(0))
+            .optional()?)
+    }
+
+    fn set_pin(&mut self, device: &str, pin: &str, event: &Event) -> Result<(), StoreError> {
+        self.change(Some(event), |change| {
+            let sql = "INSERT OR REPLACE INTO pins (device, pin) VALUES (?1, ?2)";
+            change.execute(sql, [device, pin])?;
+            Ok(())
+        })
+    }
+
     fn log(&mut self, event: &Event) -> Result<(), StoreError> {
         self.change(Some(event), |_| Ok(()))
     }

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use super::{SqliteStore, Store, StoreError, Token};
 use crate::job::{FlashWish, JobState};
 use crate::machine::{NewMachine, Sighting, StoredImage};
+use crate::store::schema::STEPS;
 use crate::store::{Event, JobDraft};
 
 fn event(kind: &str) -> Event {
@@ -22,6 +23,25 @@ fn store() -> (TempDir, SqliteStore) {
     let scratch = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&scratch.path().join("test.db")).unwrap();
     (scratch, store)
+}
+
+#[test]
+fn a_database_of_version_1_is_brought_forward_with_what_is_in_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("old.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(STEPS[0]).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    let body = r#"{"id":1,"name":"a","identity":{},"power":"qmp:/run/a","inventory":null,
+        "last_seen":null,"last_decision":null,"created":1}"#;
+    old.execute("INSERT INTO machines (name, body) VALUES ('a', ?1)", [body])
+        .unwrap();
+    drop(old);
+    for _ in 0..2 {
+        let store = SqliteStore::open(&path).unwrap();
+        assert_eq!(store.machines().unwrap()[0].power, ["qmp:/run/a"]);
+        assert!(store.logins().unwrap().is_empty());
+    }
 }
 
 fn new_machine(name: &str, last: u8) -> NewMachine {
