@@ -23,15 +23,18 @@ use crate::vault::{Vault, VaultError};
 mod agents;
 mod booting;
 mod captures;
+mod compares;
 mod orders;
 mod powering;
 mod stock;
 
 use agents::AgentKeys;
+use compares::Shelf;
 
 pub(crate) use agents::Beside;
 pub(crate) use booting::{BootRequest, Tickets};
 pub(crate) use captures::CaptureRequest;
+pub(crate) use compares::VerifyRequest;
 pub(crate) use orders::FlashRequest;
 pub(crate) use powering::{Chosen, PowerRequest};
 pub(crate) use stock::NewImage;
@@ -86,6 +89,8 @@ pub(crate) struct Fleet {
     vault: Vault,
     /// What machines send to become images.
     captures: Captures,
+    /// The image that machines compare their disks with.
+    shelf: Shelf,
     /// Captures that are being checked.
     sealing: Mutex<BTreeSet<u64>>,
     tickets: Mutex<Tickets>,
@@ -108,6 +113,7 @@ impl Fleet {
             switchboard: Switchboard::default(),
             vault: Vault::open(&dir)?,
             captures: Captures::new(dir.path("images")),
+            shelf: Shelf::default(),
             sealing: Mutex::default(),
             config,
             dir,

@@ -9,8 +9,10 @@
 //!     └───────────▶ cancelled (from every active state)      failed (from every active state)
 //! ```
 //! *failed*: the agent said so, the image cannot be opened, or the machine booted too often without progress.
-//! A capture goes from *booting* to *capturing*, *sealing* (the server checks the image) and *done*.
-//! Done, failed and cancelled are final.
+//! A capture goes from *booting* to *capturing*, *sealing* (the server checks the image) and *done*; a verify job to
+//! *verifying* and to *done* or *differs*. A flash ordered *if different* compares as *flashing* and is *done* without a
+//! session when the disk is the image already.
+//! Done, differs, failed and cancelled are final.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,9 +20,13 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use netflash_pxe::{
-    AgentEvent, CaptureEnd, CaptureHow, DiskSelector, EventKind, FreePolicy, JobReport, LastAction,
-    Phase, Progress, VerifyPolicy, plain,
+    AgentEvent, CaptureEnd, CaptureHow, CompareReport, DiskSelector, EventKind, FreePolicy,
+    JobReport, LastAction, Phase, Progress, VerifyPolicy, plain,
 };
+
+mod compare;
+
+pub(crate) use compare::VerifyWish;
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +48,8 @@ pub(crate) enum JobState {
     Sealing,
     /// The image is on the disk, or the disk is an image.
     Done,
+    /// The disk was compared with the image and is another.
+    Differs,
     /// It did not work.
     Failed,
     /// Somebody changed their mind.
@@ -50,7 +58,7 @@ pub(crate) enum JobState {
 
 impl JobState {
     /// All states in the order of a job's life.
-    pub(crate) const ALL: [JobState; 10] = [
+    pub(crate) const ALL: [JobState; 11] = [
         JobState::Queued,
         JobState::Armed,
         JobState::Booting,
@@ -59,6 +67,7 @@ impl JobState {
         JobState::Capturing,
         JobState::Sealing,
         JobState::Done,
+        JobState::Differs,
         JobState::Failed,
         JobState::Cancelled,
     ];
@@ -67,7 +76,7 @@ impl JobState {
     pub(crate) fn is_active(self) -> bool {
         !matches!(
             self,
-            JobState::Done | JobState::Failed | JobState::Cancelled
+            JobState::Done | JobState::Differs | JobState::Failed | JobState::Cancelled
         )
     }
 
@@ -82,6 +91,7 @@ impl JobState {
             JobState::Capturing => "capturing",
             JobState::Sealing => "sealing",
             JobState::Done => "done",
+            JobState::Differs => "differs",
             JobState::Failed => "failed",
             JobState::Cancelled => "cancelled",
         }
@@ -118,6 +128,9 @@ pub(crate) struct FlashWish {
     /// What the machine does afterwards.
     #[serde(default)]
     pub(crate) last: LastAction,
+    /// Compare first, and leave a disk alone that is the image already.
+    #[serde(default)]
+    pub(crate) if_different: bool,
 }
 
 /// What a capture job asks for.
@@ -155,6 +168,12 @@ pub(crate) struct Job {
     /// What is asked for when it is a capture.
     #[serde(default)]
     pub(crate) capture: Option<CaptureWish>,
+    /// What is asked for when it only compares.
+    #[serde(default)]
+    pub(crate) verify: Option<VerifyWish>,
+    /// How the disk compares with the image, once that was asked for and is known.
+    #[serde(default)]
+    pub(crate) compared: Option<CompareReport>,
     /// What was captured, once all of it is there.
     #[serde(default)]
     pub(crate) captured: Option<CaptureEnd>,
@@ -219,9 +238,10 @@ impl Job {
         }
         let goes_on = matches!(self.state, JobState::Verifying | JobState::Sealing);
         if self.state.is_active() && !goes_on {
-            self.state = match self.capture {
-                Some(_) => JobState::Capturing,
-                None => JobState::Flashing,
+            self.state = match (&self.capture, &self.verify) {
+                (Some(_), _) => JobState::Capturing,
+                (None, Some(_)) => JobState::Verifying,
+                (None, None) => JobState::Flashing,
             };
             self.reason.clear();
         }
@@ -259,6 +279,7 @@ impl Job {
                 self.state = match phase {
                     _ if self.captured.is_some() => JobState::Sealing,
                     _ if self.capture.is_some() => JobState::Capturing,
+                    _ if self.verify.is_some() => JobState::Verifying,
                     Phase::Joining | Phase::Surveying | Phase::Receiving => JobState::Flashing,
                     Phase::Verifying | Phase::Committing => JobState::Verifying,
                     Phase::Capturing | Phase::Sealing => return false,
@@ -276,6 +297,8 @@ impl Job {
             EventKind::Note { text } => self.reason = plain(text, Self::REASON_MAX),
             // Whether a capture is done the server finds out itself.
             EventKind::Done(_) if self.capture.is_some() => return false,
+            EventKind::Compared(report) => return self.take_compared(report),
+            EventKind::Done(_) if !self.needs_session() => return false,
             EventKind::Done(report) => {
                 self.state = JobState::Done;
                 self.reason.clear();
@@ -313,6 +336,8 @@ pub(crate) mod tests {
             batch: 1,
             wish: FlashWish::default(),
             capture: None,
+            verify: None,
+            compared: None,
             captured: None,
             state: JobState::Queued,
             phase: None,

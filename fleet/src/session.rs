@@ -281,7 +281,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn open_image(image: &StoredImage) -> Result<Arc<Image>, SessionError> {
+/// Opens the file of an image.
+///
+/// # Errors
+/// When it cannot be opened, or is another image than when it was added.
+pub(crate) fn open_image(image: &StoredImage) -> Result<Arc<Image>, SessionError> {
     let opened = Image::open(Path::new(&image.path))
         .map_err(|error| SessionError::Open(error.to_string()))?;
     if opened.id().0 != image.image_id.0 {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{CaptureWish, FlashWish, Job};
+use crate::job::{CaptureWish, FlashWish, Job, VerifyWish};
 use crate::machine::{Machine, NewMachine, Sighting, StoredImage};
 
 mod logins;
@@ -102,6 +102,8 @@ pub(crate) struct JobDraft<'a> {
     pub(crate) wish: &'a FlashWish,
     /// What is asked of a capture, if it is one.
     pub(crate) capture: Option<&'a CaptureWish>,
+    /// What is asked of a comparison, if it is one.
+    pub(crate) verify: Option<&'a VerifyWish>,
 }
 
 /// The server's memory.

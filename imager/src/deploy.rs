@@ -39,18 +39,20 @@ mod layout;
 mod options;
 mod parcel;
 mod pipeline;
+mod place;
 mod readback;
 mod state;
 mod surface;
 mod survey;
 mod territory;
 
-pub use audit::{Audit, audit};
+pub use audit::{Audit, AuditDepth, audit};
 pub use error::DeployError;
 pub use layout::LayoutError;
 pub use options::{
     DeployEvent, DeployObserver, DeployOptions, DeployPhase, DeployReport, FreePolicy, VerifyPolicy,
 };
+pub use place::Place;
 pub use state::FrameOutcome;
 
 /// With [`VerifyPolicy::Sample`], one written frame in so many is read back.

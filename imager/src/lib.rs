@@ -38,8 +38,8 @@ mod whole;
 
 pub use bytes::Malformed;
 pub use deploy::{
-    Audit, Deploy, DeployError, DeployEvent, DeployObserver, DeployOptions, DeployPhase,
-    DeployReport, FrameOutcome, FreePolicy, LayoutError, VerifyPolicy, audit,
+    Audit, AuditDepth, Deploy, DeployError, DeployEvent, DeployObserver, DeployOptions,
+    DeployPhase, DeployReport, FrameOutcome, FreePolicy, LayoutError, Place, VerifyPolicy, audit,
 };
 pub use diff::{ChangedRange, Diff, diff};
 pub use extent::{Extent, ExtentKind, Extents, UNIT_BYTES};

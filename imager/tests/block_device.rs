@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use netflash_imager::{
-    Deploy, DeployError, DeployOptions, DeployReport, DiskUse, ExtractError, FitError, FreePolicy,
-    Image, SealOptions, Source, Target, TargetError, TargetOptions, audit, extract_to_disk, seal,
+    AuditDepth, Deploy, DeployError, DeployOptions, DeployReport, DiskUse, ExtractError, FitError,
+    FreePolicy, Image, SealOptions, Source, Target, TargetError, TargetOptions, audit,
+    extract_to_disk, seal,
 };
 
 const MIB: u64 = 1 << 20;
@@ -233,6 +234,7 @@ fn a_disk_of_4096_byte_sectors_is_imaged_flashed_and_audited() {
         Arc::clone(image.manifest()),
         target,
         &options,
+        AuditDepth::Whole,
         &(Arc::new(|_| {}) as _),
     );
     assert!(found.unwrap().is_clean());

@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netflash_imager::{Target, TargetError, TargetOptions};
 use netflash_pxe::{ChoiceError, DiskInfo, DiskSelector};
+
+use crate::flash::chain;
 
 /// Disks reported; a machine with more is a storage server, and named disks are still found.
 const DISKS_MAX: usize = 128;
 /// How long the chosen disk may take to appear.
 const DISK_WAIT: Duration = Duration::from_secs(30);
+/// How long its device node may take after the disk is listed.
+const NODE_WAIT: Duration = Duration::from_secs(5);
 /// Pause between looks while waiting.
 const POLL: Duration = Duration::from_millis(200);
 /// Sizes in `/sys/block` are in these, whatever the disk's sectors are.
@@ -39,6 +44,22 @@ pub(crate) fn wait_for(wanted: impl Fn(&[DiskInfo]) -> bool, limit: Duration) ->
             return disks;
         }
         thread::sleep(POLL);
+    }
+}
+
+/// Opens a disk that was chosen. Nothing is written here.
+///
+/// # Errors
+/// Why it cannot be used, in words for the operator.
+pub(crate) fn open(path: &Path, options: TargetOptions) -> Result<Target, String> {
+    let end = Instant::now() + NODE_WAIT;
+    loop {
+        match Target::open(path, options) {
+            Ok(target) => return Ok(target),
+            // devtmpfs makes the node a moment after sysfs lists the disk.
+            Err(TargetError::Absent { .. }) if Instant::now() < end => thread::sleep(POLL),
+            Err(error) => return Err(chain(&error)),
+        }
     }
 }
 

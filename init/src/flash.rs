@@ -14,12 +14,11 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use netflash_imager::{
     DeployEvent, DeployObserver, DeployOptions, DeployPhase, DeployReport, FreePolicy, ImageId,
-    Target, TargetError, TargetOptions, VerifyPolicy,
+    Target, TargetOptions, VerifyPolicy,
 };
 use netflash_multicast::{
     AgentKey, Bypass, HandoverError, InterfaceChoice, MAX_NAME_BYTES, ObjectId, ReceiveConfig,
@@ -38,8 +37,6 @@ use crate::events::{Events, Wish};
 use crate::server::Server;
 use crate::sink::{DeploySink, Tally};
 
-/// How long its device node may take after the disk is listed.
-const NODE_WAIT: Duration = Duration::from_secs(5);
 /// A sender not heard for this long is gone, or multicast does not pass. Long, because beginning
 /// again costs a survey, and the server says sooner when the session is another.
 const SILENCE: Duration = Duration::from_secs(300);
@@ -150,27 +147,13 @@ impl Flash<'_> {
     /// Chooses exactly one disk and claims it. Nothing is written here.
     fn open_disk(&self) -> Result<(DiskInfo, Target), String> {
         let disk = disks::choose(&self.order.disk, self.disk)?;
-        let path = Path::new(&disk.path);
-        let end = Instant::now() + NODE_WAIT;
-        loop {
-            match Target::open(path, TargetOptions::default()) {
-                Ok(target) => return Ok((disk, target)),
-                // devtmpfs makes the node a moment after sysfs lists the disk.
-                Err(TargetError::Absent { .. }) if Instant::now() < end => {
-                    thread::sleep(Duration::from_millis(100));
-                }
-                Err(error) => return Err(chain(&error)),
-            }
-        }
+        let target = disks::open(Path::new(&disk.path), TargetOptions::default())?;
+        Ok((disk, target))
     }
 
     fn options(&self) -> DeployOptions {
         DeployOptions {
-            free: match self.order.free {
-                netflash_pxe::FreePolicy::Leave => FreePolicy::Leave,
-                netflash_pxe::FreePolicy::Discard => FreePolicy::Discard,
-                netflash_pxe::FreePolicy::Zero => FreePolicy::Zero,
-            },
+            free: free_policy(self.order.free),
             verify: match self.order.verify {
                 netflash_pxe::VerifyPolicy::Full => VerifyPolicy::Full,
                 netflash_pxe::VerifyPolicy::Sample => VerifyPolicy::Sample,
@@ -373,6 +356,15 @@ impl Watch<'_> {
             return 0;
         }
         (done_bytes.saturating_sub(from) as f64 / span) as u64
+    }
+}
+
+/// The order's word as the imager has it.
+pub(crate) fn free_policy(ordered: netflash_pxe::FreePolicy) -> FreePolicy {
+    match ordered {
+        netflash_pxe::FreePolicy::Leave => FreePolicy::Leave,
+        netflash_pxe::FreePolicy::Discard => FreePolicy::Discard,
+        netflash_pxe::FreePolicy::Zero => FreePolicy::Zero,
     }
 }
 

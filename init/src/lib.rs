@@ -7,12 +7,13 @@
 //!
 //! ```text
 //!  kernel ── PID 1: keeper ──spawns──▶ worker ──▶ coldplug ─┐
-//!              ▲  watchdog, reaping      │        network ──┼─▶ hello ─▶ job ─▶ flash, capture
-//!              └──── exit code: reboot, power off, halt ◀───┘           (loop)
+//!              ▲  watchdog, reaping      │        network ──┼─▶ hello ─▶ job ─▶ flash, capture,
+//!              └──── exit code: reboot, power off, halt ◀───┘            (loop)   compare
 //! ```
 
 mod capture;
 mod coldplug;
+mod compare;
 mod console;
 mod detour;
 mod dhcp;

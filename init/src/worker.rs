@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use log::LevelFilter;
 use netflash_multicast::AgentKey;
 use netflash_pxe::{
-    CaptureOrder, EventKind, FlashOrder, Hello, Hex32, Job, JobAnswer, JobReport, KernelParams,
+    CaptureOrder, CompareOrder, EventKind, FlashOrder, Hello, Hex32, Job, JobAnswer, KernelParams,
     LastAction, LogLevel, Order, Welcome,
 };
 use nix::sys::time::TimeSpec;
@@ -24,6 +24,7 @@ use nix::time::{ClockId, clock_settime};
 
 use crate::capture::{Capture, Captured};
 use crate::coldplug::Coldplug;
+use crate::compare::{Compare, Compared};
 use crate::console::{self, Console};
 use crate::events::Events;
 use crate::flash::{Flash, Outcome};
@@ -98,8 +99,8 @@ struct Running<'a> {
 
 /// How a job ended that did not fail.
 enum Ended {
-    /// It is done. A capture is told by the server to itself, a flash needs a report.
-    Done(Option<JobReport>),
+    /// It is done, with the event that says so; a capture is told by the server to itself.
+    Done(Option<EventKind>),
     /// Something passing: ask the server and try again.
     Again(String),
     /// The server called it off.
@@ -232,7 +233,7 @@ impl Worker {
     ) -> Option<Ending> {
         let session = match &job.order {
             Order::Flash(order) => order.session.session,
-            Order::Capture(_) => 0,
+            Order::Capture(_) | Order::Compare(_) => 0,
         };
         let stop = Arc::new(AtomicBool::new(false));
         let events = Events::start(
@@ -261,16 +262,29 @@ impl Worker {
                 log::info!("job={} order=capture image={}", job.id, order.image_name);
                 self.capture(running, order)
             }
+            Order::Compare(order) => {
+                log::info!("job={} order=compare image={}", job.id, order.image_name);
+                self.compare(running, order)
+            }
         };
         match outcome {
-            Ok(Ended::Done(report)) => {
-                if let Some(report) = report {
-                    events.push(EventKind::Done(report));
+            Ok(Ended::Done(last_word)) => {
+                // A disk that differs is flashed now, if that was the question.
+                let goes_on = matches!(
+                    (&last_word, &job.order),
+                    (Some(EventKind::Compared(report)), Order::Compare(order))
+                        if order.brief && !report.equal
+                );
+                if let Some(event) = last_word {
+                    events.push(event);
                 }
                 if !events.finish(TELL_MAX) {
                     log::warn!("job={} the server could not be told", job.id);
                 }
-                self.last_action(job.last)
+                match goes_on {
+                    true => None,
+                    false => self.last_action(job.last),
+                }
             }
             Ok(Ended::Again(reason)) => {
                 log::warn!("job={} {reason}; asking the server again", job.id);
@@ -331,7 +345,7 @@ impl Worker {
                     report.repair_symbols,
                     report.lost_symbols
                 );
-                Ended::Done(Some(report))
+                Ended::Done(Some(EventKind::Done(report)))
             }
             Outcome::Again(reason) => Ended::Again(reason),
             Outcome::Cancelled => Ended::Cancelled,
@@ -357,6 +371,33 @@ impl Worker {
                 Ended::Done(None)
             }
             Captured::Cancelled => Ended::Cancelled,
+        })
+    }
+
+    fn compare(&self, running: Running<'_>, order: &CompareOrder) -> Result<Ended, String> {
+        let compare = Compare {
+            job: running.id,
+            server: running.server,
+            order,
+            disk: self.params.disk.as_ref(),
+            events: running.events,
+            console: self.console,
+            stop: running.stop,
+        };
+        Ok(match compare.run()? {
+            Compared::Known(report) => {
+                self.console.phase(&report.sentence());
+                log::info!(
+                    "job={} state=compared equal={} seconds={:.1} right={} differing={}",
+                    running.id,
+                    report.equal,
+                    report.seconds,
+                    report.right_frames,
+                    report.differing_frames
+                );
+                Ended::Done(Some(EventKind::Compared(report)))
+            }
+            Compared::Cancelled => Ended::Cancelled,
         })
     }
 

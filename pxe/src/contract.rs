@@ -5,7 +5,7 @@
 //! GET  /agent/v1/job                Authorization: Bearer → JobAnswer
 //! POST /agent/v1/jobs/{id}/events   [AgentEvent]        → EventsAnswer
 //! GET  /agent/v1/jobs/{id}/announce  the session's last announce, for machines that multicast does not reach
-//! GET  /agent/v1/jobs/{id}/manifest  the image's manifest
+//! GET  /agent/v1/jobs/{id}/manifest  the image's manifest; also for whoever only compares
 //! GET  /agent/v1/jobs/{id}/image     the image's file, by ranges of bytes
 //! GET, PUT, POST /agent/v1/jobs/{id}/capture  the disk becomes an image: see `capture`
 //! ```

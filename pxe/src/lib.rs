@@ -6,6 +6,7 @@
 
 mod as_text;
 mod capture;
+mod compare;
 mod contract;
 mod decide;
 mod hex;
@@ -24,6 +25,7 @@ pub use capture::{
     API_CAPTURE, CAPTURE_NOTES_MAX, CAPTURE_PART_MAX, CaptureEnd, CaptureHow, CaptureOrder,
     CaptureStage, CaptureState,
 };
+pub use compare::{CompareOrder, ComparePlace, CompareReport, PLACES_MAX};
 pub use contract::{
     AGENT_BODY_MAX, API_ANNOUNCE, API_EVENTS, API_HELLO, API_IMAGE, API_JOB, API_MANIFEST,
     ContractError, EVENTS_MAX, EventsAnswer, Hello, JobAnswer, POSITION_HEADER, SENDER_HEADER,

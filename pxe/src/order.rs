@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CaptureOrder, DiskSelector, Hex32, SealedKeys};
+use crate::{CaptureOrder, CompareOrder, DiskSelector, Hex32, SealedKeys};
 
 /// One machine's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub enum Order {
     Flash(FlashOrder),
     /// Make an image of a disk.
     Capture(CaptureOrder),
+    /// Compare a disk with an image, writing nothing.
+    Compare(CompareOrder),
 }
 
 /// Put an image on a disk.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Hex32;
+use crate::{CompareReport, Hex32};
 
 /// One thing that happened to a job on the machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub enum EventKind {
     },
     /// The job is done. Ends the job.
     Done(JobReport),
+    /// The disk was compared with the image. Ends the job, or this order of it when the disk is to be flashed then.
+    Compared(CompareReport),
     /// The job failed; the disk is as it was, or cannot boot. Ends the job.
     Failed {
         /// Why, and what to do.
@@ -45,9 +47,12 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// Whether no event can follow for this job.
+    /// Whether no event can follow for this order.
     pub fn ends_the_job(&self) -> bool {
-        matches!(self, EventKind::Done(_) | EventKind::Failed { .. })
+        matches!(
+            self,
+            EventKind::Done(_) | EventKind::Compared(_) | EventKind::Failed { .. }
+        )
     }
 }
 

@@ -17,6 +17,8 @@ pub struct JobView {
     pub progress: Option<ProgressView>,
     /// How it went.
     pub report: Option<ReportView>,
+    /// How the disk compares with the image, if that was asked.
+    pub compared: Option<ComparedView>,
 }
 
 /// How far a job is.
@@ -39,6 +41,8 @@ pub struct ReportView {
     pub received_bytes: u64,
     /// Repair symbols received.
     pub repair_symbols: u64,
+    /// Frames written.
+    pub written_frames: u64,
     /// Everything was read back and is right.
     pub verified: bool,
     /// What came over HTTP, if something did.
@@ -52,6 +56,24 @@ pub struct FallbackView {
     pub reason: String,
     /// Its bytes.
     pub bytes: u64,
+}
+
+/// How a disk compares with an image.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ComparedView {
+    /// It holds the image.
+    pub equal: bool,
+    /// Frames that differ.
+    pub differing_frames: u64,
+    /// Where.
+    pub places: Vec<PlaceView>,
+}
+
+/// A partition that differs.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct PlaceView {
+    /// Its number; none for what lies outside of all.
+    pub partition: Option<u32>,
 }
 
 impl JobView {

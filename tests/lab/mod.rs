@@ -39,7 +39,7 @@ pub use capture::Capture;
 pub use chassis::{Chassis, ChassisStatus, Power, PowerState, Run, RunEnd};
 pub use demo::{DemoOptions, demo};
 pub use direct::direct_boot;
-pub use job::{FallbackView, JobView, ProgressView, ReportView};
+pub use job::{ComparedView, FallbackView, JobView, PlaceView, ProgressView, ReportView};
 pub use ledger::ImageLedger;
 pub use loss::{LossCount, LossTable};
 pub use oracle::GuestDisk;

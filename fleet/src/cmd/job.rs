@@ -22,8 +22,10 @@ use crate::progress::StatusLine;
 use crate::table::{Table, bytes};
 
 mod capture;
+mod verify;
 
 use capture::CaptureArgs;
+use verify::VerifyArgs;
 
 /// How often a watched job is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,18 +35,16 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) enum JobCommand {
     Flash(FlashArgs),
     Capture(CaptureArgs),
+    Verify(VerifyArgs),
     List(ListArgs),
     Show(IdArgs),
     Watch(WatchArgs),
     Cancel(CancelArgs),
 }
 
-/// Flash machines with an image as soon as they boot over the network
+/// Which machines a job is for
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  netflash job flash debian-13 --machines lab1,lab2 --disk auto")]
-pub(crate) struct FlashArgs {
-    /// Name of the image
-    image: String,
+struct Machines {
     /// Names of the machines, separated by commas
     #[arg(
         long,
@@ -56,6 +56,34 @@ pub(crate) struct FlashArgs {
     /// All machines that were entered
     #[arg(long)]
     all: bool,
+}
+
+impl Machines {
+    /// Their names, as of now.
+    fn names(self, client: &Client) -> anyhow::Result<Vec<String>> {
+        let names = if self.all {
+            let list: MachineList = client.get("machines")?;
+            let machines = list.machines.into_iter();
+            machines.map(|machine| machine.name).collect()
+        } else {
+            self.machines
+        };
+        anyhow::ensure!(
+            !names.is_empty(),
+            "there is no machine; netflash machine add enters one"
+        );
+        Ok(names)
+    }
+}
+
+/// Flash machines with an image as soon as they boot over the network
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  netflash job flash debian-13 --machines lab1,lab2 --disk auto")]
+pub(crate) struct FlashArgs {
+    /// Name of the image
+    image: String,
+    #[command(flatten)]
+    machines: Machines,
     /// Disk to erase: auto, serial:…, wwn:…, /dev/… or size:200G..300G
     #[arg(long, value_name = "SELECTOR", default_value = "auto")]
     disk: DiskSelector,
@@ -65,6 +93,9 @@ pub(crate) struct FlashArgs {
     /// How much is read back
     #[arg(long, value_enum, default_value = "full")]
     verify: VerifyWord,
+    /// Compare first; leave a disk alone that is the image already
+    #[arg(long)]
+    if_different: bool,
     /// What a machine does afterwards
     #[arg(long = "then", value_enum, default_value = "reboot")]
     last: LastWord,
@@ -78,6 +109,16 @@ enum FreeWord {
     Leave,
     Discard,
     Zero,
+}
+
+impl From<FreeWord> for FreePolicy {
+    fn from(word: FreeWord) -> FreePolicy {
+        match word {
+            FreeWord::Leave => FreePolicy::Leave,
+            FreeWord::Discard => FreePolicy::Discard,
+            FreeWord::Zero => FreePolicy::Zero,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -120,7 +161,7 @@ pub(crate) struct IdArgs {
     id: u64,
 }
 
-/// Wait for jobs to be over; fails when one of them did
+/// Wait for jobs to be over; fails unless all are done
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  netflash job watch 7 8 9")]
 pub(crate) struct WatchArgs {
@@ -142,6 +183,7 @@ pub(crate) fn run(command: JobCommand, dir: &Path, json: bool) -> anyhow::Result
     match command {
         JobCommand::Flash(args) => flash(&client, args, json),
         JobCommand::Capture(args) => capture::run(&client, args, json),
+        JobCommand::Verify(args) => verify::run(&client, args, json),
         JobCommand::List(args) => {
             let mut jobs: Vec<Job> = client.get("jobs")?;
             jobs.retain(|job| !args.active || job.state.is_active());
@@ -166,19 +208,7 @@ pub(crate) fn run(command: JobCommand, dir: &Path, json: bool) -> anyhow::Result
 }
 
 fn flash(client: &Client, args: FlashArgs, json: bool) -> anyhow::Result<Exit> {
-    let names = if args.all {
-        let list: MachineList = client.get("machines")?;
-        list.machines
-            .into_iter()
-            .map(|machine| machine.name)
-            .collect()
-    } else {
-        args.machines
-    };
-    anyhow::ensure!(
-        !names.is_empty(),
-        "there is no machine; netflash machine add enters one"
-    );
+    let names = args.machines.names(client)?;
     confirm_erasing(
         &format!("disk {} of {}", args.disk, names.join(", ")),
         args.yes,
@@ -189,16 +219,13 @@ fn flash(client: &Client, args: FlashArgs, json: bool) -> anyhow::Result<Exit> {
         machines: Some(names),
         wish: FlashWish {
             disk: args.disk,
-            free: match args.free {
-                FreeWord::Leave => FreePolicy::Leave,
-                FreeWord::Discard => FreePolicy::Discard,
-                FreeWord::Zero => FreePolicy::Zero,
-            },
+            free: args.free.into(),
             verify: match args.verify {
                 VerifyWord::Full => VerifyPolicy::Full,
                 VerifyWord::Sample => VerifyPolicy::Sample,
             },
             last: args.last.into(),
+            if_different: args.if_different,
         },
     };
     let jobs: Vec<Job> = client.post("jobs/flash", &request)?;

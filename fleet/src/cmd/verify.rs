@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use netflash_imager::{
-    Audit, DeployError, DeployEvent, DeployOptions, FrameId, FreePolicy, Image, LastPartition,
-    Manifest, Partition, Target, TargetOptions, audit,
+    AuditDepth, DeployError, DeployEvent, DeployOptions, FreePolicy, Image, LastPartition, Place,
+    Target, TargetOptions, audit,
 };
 
 use super::show;
@@ -61,19 +61,6 @@ struct Found {
     places: Vec<Place>,
 }
 
-/// What differs in one partition, or outside of all.
-#[derive(Debug, Serialize)]
-struct Place {
-    /// Number of the partition; `None` for what lies outside.
-    partition: Option<u32>,
-    fs: String,
-    label: String,
-    differing_frames: usize,
-    differing_bytes: u64,
-    /// Where the first difference begins on the disk, at most a frame before it; `None` when nothing differs.
-    first_offset: Option<u64>,
-}
-
 pub(crate) fn run(args: &VerifyArgs, json: bool) -> anyhow::Result<Exit> {
     let stop = stop_on_signal()?;
     let image = Image::open(&args.image)?;
@@ -111,6 +98,7 @@ pub(crate) fn run(args: &VerifyArgs, json: bool) -> anyhow::Result<Exit> {
         Arc::clone(&manifest),
         target,
         &options,
+        AuditDepth::Whole,
         &(Arc::new(view) as _),
     );
     pace.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -123,13 +111,9 @@ pub(crate) fn run(args: &VerifyArgs, json: bool) -> anyhow::Result<Exit> {
         image_id: image.id().to_string(),
         right_frames: audited.right_frames,
         differing_frames: audited.differing.len(),
-        differing_bytes: audited
-            .differing
-            .iter()
-            .map(|f| length(&manifest, *f))
-            .sum(),
+        differing_bytes: audited.differing_bytes(&manifest),
         tables_right: audited.tables_right,
-        places: places(&manifest, &audited),
+        places: audited.places(&manifest),
     };
     show(json, &found, || text(args, &found))?;
     Ok(if found.equal {
@@ -137,64 +121,6 @@ pub(crate) fn run(args: &VerifyArgs, json: bool) -> anyhow::Result<Exit> {
     } else {
         Exit::Failed
     })
-}
-
-fn length(manifest: &Manifest, frame: FrameId) -> u64 {
-    let range = manifest.frame_range(frame);
-    range.end - range.start
-}
-
-/// What differs by partition; a frame that two of them share counts in both.
-fn places(manifest: &Manifest, audited: &Audit) -> Vec<Place> {
-    let within = |start: u64, end: u64| {
-        let touches = move |frame: &&FrameId| {
-            let range = manifest.frame_range(**frame);
-            range.start < end && start < range.end
-        };
-        audited.differing.iter().filter(touches)
-    };
-    let mut places: Vec<Place> = Vec::new();
-    for partition in manifest.partitions() {
-        let frames: Vec<FrameId> = within(partition.start_bytes, partition.end_bytes())
-            .copied()
-            .collect();
-        places.push(Place {
-            partition: Some(partition.number),
-            fs: partition.fs.clone(),
-            label: partition.label.clone(),
-            ..place(manifest, &frames)
-        });
-    }
-    let is_outside = |frame: &&FrameId| {
-        let range = manifest.frame_range(**frame);
-        let touches = |partition: &Partition| {
-            range.start < partition.end_bytes() && partition.start_bytes < range.end
-        };
-        !manifest.partitions().iter().any(touches)
-    };
-    let outside: Vec<FrameId> = audited
-        .differing
-        .iter()
-        .filter(is_outside)
-        .copied()
-        .collect();
-    if !outside.is_empty() {
-        places.push(place(manifest, &outside));
-    }
-    places
-}
-
-fn place(manifest: &Manifest, frames: &[FrameId]) -> Place {
-    Place {
-        partition: None,
-        fs: String::new(),
-        label: String::new(),
-        differing_frames: frames.len(),
-        differing_bytes: frames.iter().map(|frame| length(manifest, *frame)).sum(),
-        first_offset: frames
-            .first()
-            .map(|frame| manifest.frame_range(*frame).start),
-    }
 }
 
 fn text(args: &VerifyArgs, found: &Found) -> String {

@@ -7,14 +7,15 @@ use netflash_imager::Image;
 use netflash_multicast::Membership;
 use netflash_pxe::{
     AgentEvent, CaptureOrder, EVENTS_MAX, EventKind, EventsAnswer, FlashOrder, Hello, Inventory,
-    JobAnswer, Order, Resolution, SealedKeys, SessionTicket, Welcome, plain,
+    JobAnswer, Order, Phase, Resolution, SealedKeys, SessionTicket, Welcome, plain,
 };
 
 use super::{Fleet, FleetError, event, job_event, now, resolve_among};
 use crate::fallback::{Board, Desk};
 use crate::job::{Job, JobState};
-use crate::machine::Machine;
+use crate::machine::{Machine, StoredImage};
 use crate::secret;
+use crate::session::Patience;
 use crate::store::Store;
 
 /// Seconds after which an agent without a job asks again.
@@ -146,10 +147,19 @@ impl Fleet {
         if job.agent.as_deref() != Some(&hash) || !job.state.is_active() {
             return Err(FleetError::Refused(format!("job {id} is not this agent's")));
         }
-        let (image, board) = self
-            .sessions
-            .beside(job.batch)
-            .ok_or_else(|| FleetError::Absent(format!("session of job {id}")))?;
+        let known = match job.needs_session() {
+            true => None,
+            false => stored(store.as_ref(), &job)?,
+        };
+        // Opening an image takes a moment: nothing is locked meanwhile.
+        drop(store);
+        let (image, board) = match known {
+            Some(image) => (self.shelf.take(&image)?, Board::default()),
+            None => self
+                .sessions
+                .beside(job.batch)
+                .ok_or_else(|| FleetError::Absent(format!("session of job {id}")))?,
+        };
         Ok(Beside {
             desk,
             machine: machine.unsigned_abs(),
@@ -187,6 +197,7 @@ impl Fleet {
                 continue;
             }
             job.updated = now();
+            self.leave_desk(&said.event, &job);
             let notable = before != (job.state, job.reason.clone());
             let entry = match &said.event {
                 EventKind::Note { text } => Some(event(
@@ -219,11 +230,31 @@ impl Fleet {
         let over = !job.state.is_active() && !captured;
         Ok(EventsAnswer {
             cancel: over && !events.iter().any(|said| said.event.ends_the_job()),
+            // Who compares is in no session, though others of its batch may be.
             session: self
                 .sessions
                 .status(job.batch)
+                .filter(|_| job.needs_session())
                 .map(|session| session.session),
         })
+    }
+
+    /// Who has begun to compare has its manifest and makes way for the next.
+    fn leave_desk(&self, event: &EventKind, job: &Job) {
+        let compares = matches!(
+            event,
+            EventKind::Phase {
+                phase: Phase::Surveying,
+                ..
+            }
+        );
+        if let Some(desk) = self
+            .desk
+            .as_ref()
+            .filter(|_| compares && !job.needs_session())
+        {
+            desk.leave(job.machine.unsigned_abs());
+        }
     }
 
     /// The active job of a machine as an order for the agent with this bearer, once its session can be joined.
@@ -254,10 +285,19 @@ impl Fleet {
                 last: wish.last,
             }));
         }
-        let image = store
-            .images()?
-            .into_iter()
-            .find(|image| image.id == job.image);
+        let image = stored(store, &job)?;
+        let compare = image.as_ref().and_then(|image| job.compare_order(image));
+        if let Some((order, last)) = compare {
+            self.take(store, &mut job, bearer_hash)?;
+            return Ok(Some(netflash_pxe::Job {
+                id: job.id,
+                order: Order::Compare(order),
+                last,
+            }));
+        }
+        if let Some(image) = image.as_ref().filter(|_| job.wish.if_different) {
+            self.begin_late(store, &mut job, image)?;
+        }
         let number = u32::try_from(machine)
             .map_err(|_| FleetError::Refused(format!("machine number {machine} is too large")))?;
         let (Some((session, membership)), Some(image)) =
@@ -288,6 +328,31 @@ impl Fleet {
             }),
             last: wish.last,
         }))
+    }
+
+    /// The session of a batch that was ordered *if different* begins when the first machine needs it. It waits for
+    /// those that have not compared yet as for machines that boot slowly.
+    fn begin_late(
+        &self,
+        store: &mut dyn Store,
+        job: &mut Job,
+        image: &StoredImage,
+    ) -> Result<(), FleetError> {
+        if self.sessions.status(job.batch).is_some() {
+            return Ok(());
+        }
+        let active = store.active_jobs()?;
+        let receivers = active.iter().filter(|other| other.batch == job.batch);
+        let receivers = u32::try_from(receivers.count()).unwrap_or(u32::MAX);
+        let begun = self
+            .sessions
+            .begin(job.batch, image, receivers, Patience::KeepTrying);
+        if let Err(error) = begun {
+            job.fail(&error.to_string());
+            job.updated = now();
+            store.update_job(job, Some(&job_event(job)))?;
+        }
+        Ok(())
     }
 
     /// The agent with this bearer takes `job`.
@@ -328,6 +393,12 @@ impl Fleet {
             .map(SealedKeys)
             .map_err(|error| FleetError::Malformed(error.to_string()))
     }
+}
+
+/// The image of a job.
+fn stored(store: &dyn Store, job: &Job) -> Result<Option<StoredImage>, FleetError> {
+    let mut images = store.images()?.into_iter();
+    Ok(images.find(|image| image.id == job.image))
 }
 
 /// Complete what is known of a machine by what its agent found.

@@ -79,7 +79,7 @@ impl Fleet {
         };
         let active = job.as_ref().map(|job| ActiveJob {
             id: job.id,
-            ready: job.capture.is_some() || self.sessions.status(job.batch).is_some(),
+            ready: !job.needs_session() || self.sessions.status(job.batch).is_some(),
             fruitless_boots: job.fruitless_boots,
         });
         let policy = BootPolicy {

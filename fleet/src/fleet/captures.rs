@@ -52,6 +52,7 @@ impl Fleet {
             image_name: name,
             wish: &Default::default(),
             capture: Some(&request.wish),
+            verify: None,
         };
         let mut jobs = store.add_jobs(&draft, &[machine], &entered)?;
         let mut job = jobs.pop().expect("one machine, one job");

@@ -25,8 +25,13 @@ pub(crate) struct FlashRequest {
 }
 
 impl Fleet {
-    /// Enter a flash job for each machine. They share one session, which can be joined when this returns.
+    /// Enter a flash job for each machine. They share one session, which can be joined when this returns; if only
+    /// different disks are flashed, it begins with the first of these.
     pub(crate) fn flash(&self, request: &FlashRequest) -> Result<Vec<Job>, FleetError> {
+        let compares = request.wish.if_different;
+        if compares {
+            self.desk_for_manifests()?;
+        }
         let mut store = self.store();
         let image = find_image(store.images()?, &request.image)?;
         let machines = chosen(store.as_ref(), request.machines.as_deref())?;
@@ -41,14 +46,19 @@ impl Fleet {
             image_name: &image.name,
             wish: &request.wish,
             capture: None,
+            verify: None,
         };
         let entered = event("jobs_entered", None, None, text);
         let mut jobs = store.add_jobs(&draft, &machines, &entered)?;
         let batch = jobs[0].batch;
         let receivers = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
-        let begun = self
-            .sessions
-            .begin(batch, &image, receivers, Patience::GiveUp);
+        let begun = match compares {
+            true => self.shelf.take(&image).map(drop),
+            false => self
+                .sessions
+                .begin(batch, &image, receivers, Patience::GiveUp)
+                .map_err(FleetError::from),
+        };
         for job in &mut jobs {
             match &begun {
                 Ok(()) => job.arm(),
@@ -91,13 +101,13 @@ impl Fleet {
         Ok(job)
     }
 
-    /// After a start of the server: every active job gets a session again, under a new number.
+    /// After a start of the server: every active job that needs a session gets one again, under a new number.
     pub(super) fn resume_jobs(&self) -> Result<(), FleetError> {
         let mut store = self.store();
         let jobs = store.active_jobs()?;
         let images = store.images()?;
         for mut job in jobs.clone() {
-            if job.capture.is_some() {
+            if !job.needs_session() {
                 if job.captured.is_none() {
                     job.arm();
                     store.update_job(&job, Some(&job_event(&job)))?;
@@ -134,17 +144,25 @@ impl Fleet {
             self.captures.forget(job.id);
             return Ok(());
         }
-        if job.state != JobState::Done {
+        // It failed, or its disk was the image already: the others need not wait for it.
+        if job.report.is_none() {
             self.sessions.expect_one_less(job.batch);
         }
-        let needed: Vec<i64> = store.active_jobs()?.iter().map(|job| job.batch).collect();
+        let active = store.active_jobs()?;
+        if active.iter().all(Job::needs_session) {
+            self.shelf.clear();
+        }
+        let needed: Vec<i64> = active.iter().map(|job| job.batch).collect();
         self.sessions.keep_only(&needed);
         Ok(())
     }
 }
 
 /// The machines meant, each once.
-fn chosen(store: &dyn Store, names: Option<&[String]>) -> Result<Vec<Machine>, FleetError> {
+pub(super) fn chosen(
+    store: &dyn Store,
+    names: Option<&[String]>,
+) -> Result<Vec<Machine>, FleetError> {
     let all = store.machines()?;
     let Some(names) = names else {
         return if all.is_empty() {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::answer::{Web, work};
 use crate::api::{EVENTS_MAX, JOBS_MAX, MachineList, Status};
-use crate::fleet::{CaptureRequest, FlashRequest, NewImage, PowerRequest};
+use crate::fleet::{CaptureRequest, FlashRequest, NewImage, PowerRequest, VerifyRequest};
 use crate::job::Job;
 use crate::machine::NewMachine;
 use crate::power::NewLogin;
@@ -28,6 +28,7 @@ pub(super) fn routes() -> Router<Arc<Web>> {
         .route("/jobs", get(jobs))
         .route("/jobs/flash", post(flash))
         .route("/jobs/capture", post(capture))
+        .route("/jobs/verify", post(verify))
         .route("/jobs/{id}", get(job))
         .route("/jobs/{id}/cancel", post(cancel))
         .route("/power", post(power))
@@ -96,6 +97,10 @@ async fn flash(State(web): Shared, Json(request): Json<FlashRequest>) -> Respons
 
 async fn capture(State(web): Shared, Json(request): Json<CaptureRequest>) -> Response {
     work(&web, move |fleet| fleet.capture(&request)).await
+}
+
+async fn verify(State(web): Shared, Json(request): Json<VerifyRequest>) -> Response {
+    work(&web, move |fleet| fleet.verify(&request)).await
 }
 
 async fn jobs(State(web): Shared) -> Response {

@@ -276,6 +276,8 @@ impl Store for SqliteStore {
                     batch,
                     wish: draft.wish.clone(),
                     capture: draft.capture.cloned(),
+                    verify: draft.verify.cloned(),
+                    compared: None,
                     captured: None,
                     state: JobState::Queued,
                     phase: None,

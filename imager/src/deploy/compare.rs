@@ -1,7 +1,8 @@
 //! Comparing the disk with the image, many frames at a time: for the survey, for the read-back, for an audit.
 
-use std::sync::Mutex;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use crate::deploy::error::DeployError;
@@ -33,14 +34,48 @@ impl Comparison<'_> {
         frames: &[FrameId],
         keep: impl Fn(FrameId, &AlignedBuffer) + Sync,
     ) -> Result<FrameSet, DeployError> {
-        let count = self.surface.manifest.frame_count() as usize;
+        let right = Mutex::new(FrameSet::empty(self.surface.manifest.frame_count() as usize));
+        self.each(frames, |frame, is_right, buffer| {
+            if is_right {
+                keep(frame, buffer);
+                lock(&right).insert(frame);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(right.into_inner().expect("no reader panics with the lock"))
+    }
+
+    /// A frame of `frames` that the disk does not hold as the image wants it: the first that was found, if there is
+    /// one. The rest is not read.
+    ///
+    /// # Errors
+    /// As of [`Comparison::right`].
+    pub(crate) fn any_wrong(&self, frames: &[FrameId]) -> Result<Option<FrameId>, DeployError> {
+        let wrong = Mutex::new(None);
+        self.each(frames, |frame, is_right, _| {
+            if is_right {
+                return ControlFlow::Continue(());
+            }
+            lock(&wrong).get_or_insert(frame);
+            ControlFlow::Break(())
+        })?;
+        Ok(wrong.into_inner().expect("no reader panics with the lock"))
+    }
+
+    /// Reads `frames`, several at a time, and shows each to `look` with whether it is right, until that breaks off.
+    fn each(
+        &self,
+        frames: &[FrameId],
+        look: impl Fn(FrameId, bool, &AlignedBuffer) -> ControlFlow<()> + Sync,
+    ) -> Result<(), DeployError> {
         let total_bytes = frames
             .iter()
             .map(|frame| self.surface.bytes_in_scope(*frame) as u64)
             .sum();
         let next = AtomicUsize::new(0);
         let done_bytes = AtomicU64::new(0);
-        let right = Mutex::new(Ok(FrameSet::empty(count)));
+        let failure = Mutex::new(None);
+        let break_off = || next.store(frames.len(), Ordering::Relaxed);
         let read_all = || {
             let mut buffer = Surface::buffer();
             while let Some(frame) = frames.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -48,19 +83,14 @@ impl Comparison<'_> {
                     .options
                     .check_stop()
                     .and_then(|()| self.is_right(*frame, &mut buffer));
-                if matches!(found, Ok(true)) {
-                    keep(*frame, &buffer);
+                match found.map(|is_right| look(*frame, is_right, &buffer)) {
+                    Ok(ControlFlow::Continue(())) => {}
+                    Ok(ControlFlow::Break(())) => return break_off(),
+                    Err(error) => {
+                        lock(&failure).get_or_insert(error);
+                        return break_off();
+                    }
                 }
-                let mut right = right
-                    .lock()
-                    .expect("no reader panics while it holds the lock");
-                match (&mut *right, found) {
-                    (Ok(set), Ok(true)) => _ = set.insert(*frame),
-                    (Ok(_), Ok(false)) => {}
-                    (Ok(_), Err(error)) => *right = Err(error),
-                    (Err(_), _) => return,
-                }
-                drop(right);
                 let bytes = self.surface.bytes_in_scope(*frame) as u64;
                 let done_bytes = done_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
                 (self.observer)(DeployEvent {
@@ -80,12 +110,17 @@ impl Comparison<'_> {
                 scope.spawn(read_all);
             }
         });
-        right
+        let failure = failure
             .into_inner()
-            .expect("no reader panics while it holds the lock")
+            .expect("no reader panics with the lock");
+        failure.map_or(Ok(()), Err)
     }
 
     fn is_right(&self, frame: FrameId, buffer: &mut AlignedBuffer) -> Result<bool, DeployError> {
         self.surface.reads_right(frame, buffer, self.how)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no reader panics with the lock")
 }

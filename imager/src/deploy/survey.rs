@@ -46,19 +46,8 @@ impl Survey {
         sampling: bool,
         keep: impl Fn(FrameId, &AlignedBuffer) + Sync,
     ) -> Result<Survey, DeployError> {
-        let matters = |frame: &FrameId| surface.matters(*frame, options.free);
-        let frames: Vec<FrameId> = surface.frames().filter(matters).collect();
-        let comparison = Comparison {
-            surface,
-            options,
-            observer,
-            phase: DeployPhase::Survey,
-            how: Reading {
-                mask: Mask::Fitted,
-                free_as_zero: options.free == FreePolicy::Zero,
-                hold: None,
-            },
-        };
+        let frames = frames_that_matter(surface, options);
+        let comparison = comparison(surface, options, observer);
         let samples = samples(surface);
         let looked_at = if sampling && samples.len() == SAMPLES {
             comparison.right(&samples, |_, _| {})?
@@ -93,6 +82,60 @@ impl Survey {
             tables_right: surface.tables_are_right()?,
         })
     }
+}
+
+/// What is found first of what differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Difference {
+    /// The partition tables.
+    Tables,
+    /// A frame.
+    Frame(FrameId),
+}
+
+/// Something that differs, found with as little reading as it takes; nothing if the disk holds the image.
+///
+/// # Errors
+/// As of [`Survey::take`].
+pub(crate) fn first_difference(
+    surface: &Surface,
+    options: &DeployOptions,
+    observer: &DeployObserver,
+) -> Result<Option<Difference>, DeployError> {
+    if !surface.tables_are_right()? {
+        return Ok(Some(Difference::Tables));
+    }
+    let comparison = comparison(surface, options, observer);
+    // Another disk betrays itself here, wherever on it something happens to be equal.
+    if let Some(wrong) = comparison.any_wrong(&samples(surface))? {
+        return Ok(Some(Difference::Frame(wrong)));
+    }
+    let wrong = comparison.any_wrong(&frames_that_matter(surface, options))?;
+    Ok(wrong.map(Difference::Frame))
+}
+
+fn comparison<'a>(
+    surface: &'a Surface,
+    options: &'a DeployOptions,
+    observer: &'a DeployObserver,
+) -> Comparison<'a> {
+    Comparison {
+        surface,
+        options,
+        observer,
+        phase: DeployPhase::Survey,
+        how: Reading {
+            mask: Mask::Fitted,
+            free_as_zero: options.free == FreePolicy::Zero,
+            hold: None,
+        },
+    }
+}
+
+/// Frames whose content is of interest to somebody.
+pub(crate) fn frames_that_matter(surface: &Surface, options: &DeployOptions) -> Vec<FrameId> {
+    let matters = |frame: &FrameId| surface.matters(*frame, options.free);
+    surface.frames().filter(matters).collect()
 }
 
 /// Used frames spread evenly over what is in scope.

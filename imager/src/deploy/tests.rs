@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::deploy::tests::fixture::{Disk, MIB, Sample, noise};
 use crate::deploy::{
-    Deploy, DeployError, DeployEvent, DeployOptions, DeployPhase, FreePolicy, VerifyPolicy, audit,
+    AuditDepth, Deploy, DeployError, DeployEvent, DeployObserver, DeployOptions, DeployPhase,
+    FreePolicy, VerifyPolicy, audit,
 };
 use crate::fit::{FitError, LastPartition};
 use crate::id::FrameId;
@@ -427,24 +428,36 @@ fn an_audit_names_what_differs_and_writes_nothing() {
         read_only: true,
         ..TargetOptions::default()
     };
-    let look = || {
+    let look = |depth| {
         let target = Target::open(&disk.path, options).unwrap();
         let manifest = Arc::clone(&image.manifest);
+        let observer: DeployObserver = Arc::new(|_| {});
         audit(
             manifest,
             target,
             &DeployOptions::default(),
-            &(Arc::new(|_| {}) as _),
+            depth,
+            &observer,
         )
         .unwrap()
     };
-    assert!(look().is_clean());
+    let clean = look(AuditDepth::Whole);
+    assert!(clean.is_clean() && clean.complete);
+    assert_eq!(look(AuditDepth::FirstDifference), clean);
     let mut damaged = disk.content();
     damaged[8 * MIB] ^= 1;
     damaged[0] ^= 1;
     std::fs::write(&disk.path, &damaged).unwrap();
-    let found = look();
+    let found = look(AuditDepth::Whole);
     assert_eq!(found.differing, [FrameId(8)]);
     assert!(!found.tables_right);
+    let brief = look(AuditDepth::FirstDifference);
+    assert!(!brief.tables_right && brief.differing.is_empty() && !brief.complete);
     assert_eq!(disk.content(), damaged);
+
+    damaged[0] ^= 1;
+    std::fs::write(&disk.path, &damaged).unwrap();
+    let brief = look(AuditDepth::FirstDifference);
+    assert!(brief.tables_right && !brief.complete && !brief.is_clean());
+    assert_eq!(brief.differing, [FrameId(8)]);
 }

@@ -83,6 +83,7 @@ fn a_machine_has_one_active_job_and_a_batch_is_all_or_nothing() {
         image_name: &image.name,
         wish: &FlashWish::default(),
         capture: None,
+        verify: None,
     };
     let first = store
         .add_jobs(&draft, std::slice::from_ref(&b), &event("x"))
