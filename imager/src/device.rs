@@ -18,7 +18,7 @@ use nix::fcntl::{FallocateFlags, Flock, FlockArg, PosixFadviseAdvice, fallocate,
 use nix::unistd::{Whence, lseek64};
 
 /// Alignment of buffers for `O_DIRECT`, in bytes: enough for every logical sector size in use.
-const ALIGNMENT: usize = 4096;
+pub(crate) const ALIGNMENT: usize = 4096;
 /// What may be dirty in the page cache before it is written out, where `O_DIRECT` is refused, in bytes.
 const BUFFERED_DIRTY_MAX: u64 = 32 << 20;
 /// The longest range handed to one zeroing or discarding ioctl, in bytes: so that a stop is noticed in between.

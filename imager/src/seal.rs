@@ -1,9 +1,9 @@
 //! Sealing: a disk becomes an image, in one pass and with bounded memory.
 //!
 //! ```text
-//!  source ──► reader ──► workers: find zeros, hash, compress ──► writer (in order) ──► NAME.part
-//!     ▲                                                             │
-//!     └──────────────── empty pieces go round and round ◄──────────┘
+//!  source ──► readers ──► workers: find zeros, hash, compress ──► writer (in order) ──► NAME.part
+//!     ▲                                                              │
+//!     └──────────────── empty pieces go round and round ◄───────────┘
 //!  then: tables and facts read back from NAME.part, manifest, seek table, fsync, rename, fsync
 //! ```
 //!
@@ -33,7 +33,8 @@ use crate::read_at::ReadAt;
 use crate::scan::{Refusal, Scan, scan, scan_tables};
 
 use crate::seal::consent::{check_consent, numbers, sentences, told, told_of_source, unchanged};
-use crate::seal::pipeline::{Piece, run};
+use crate::seal::piece::Piece;
+use crate::seal::pipeline::run;
 use crate::seek_table::{self, Entry, SKIPPABLE_HEADER_BYTES, SKIPPABLE_MAGIC};
 use crate::source::Source;
 use crate::stored::StoredDisk;
@@ -41,7 +42,9 @@ use crate::tables::Tables;
 use crate::whole::Whole;
 
 mod consent;
+mod piece;
 mod pipeline;
+mod press;
 mod stream;
 
 pub use stream::seal_to;
@@ -61,7 +64,7 @@ pub struct SealOptions {
     pub parent: Option<ImageId>,
     /// When the image is made, seconds since 1970 (UTC).
     pub created: u64,
-    /// Compressing threads, at least 1.
+    /// Compressing threads, at least 1; fewer are taken where memory would not hold them.
     pub threads: usize,
 }
 

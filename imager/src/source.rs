@@ -87,6 +87,14 @@ pub(crate) struct Disk {
     _converted: Option<Converted>,
 }
 
+/// The two ways to read a source.
+pub(crate) enum Reading<'a> {
+    /// At any place, by several threads at once.
+    Disk(&'a Disk),
+    /// Front to back.
+    Stream(&'a mut (dyn Read + Send)),
+}
+
 impl Source {
     /// Opens a file or block device; `-` and pipes are streams. What must be unpacked or
     /// converted goes into `scratch`, until the source is dropped.
@@ -151,7 +159,11 @@ impl Source {
             workshop,
             layers: 0,
         };
-        let mut disk = opening.open(Extract::new(file, bytes), Origin::File)?;
+        let mut extract = Extract::new(file, bytes);
+        if kind.is_block_device() {
+            extract = extract.past_cache(path);
+        }
+        let mut disk = opening.open(extract, Origin::File)?;
         if disk.medium.raw_bytes() == 0 {
             return Err(SourceError::Empty {
                 path: path.to_owned(),
@@ -227,29 +239,12 @@ impl Source {
         }
     }
 
-    /// Fills `buffer` with what lies at `offset`, as far as there is anything; `offset` must be
-    /// where the last call ended.
-    pub(crate) fn read_next(
-        &mut self,
-        offset: u64,
-        buffer: &mut Vec<u8>,
-        limit: usize,
-    ) -> io::Result<()> {
-        buffer.clear();
+    /// How it is read.
+    pub(crate) fn reading(&mut self) -> Reading<'_> {
         match &mut self.kind {
-            Kind::Stream(reader) => {
-                reader.by_ref().take(limit as u64).read_to_end(buffer)?;
-            }
-            Kind::Disk(disk) => {
-                let left = disk.medium.raw_bytes().saturating_sub(offset);
-                let length = left.min(limit as u64) as usize;
-                buffer.resize(length, 0);
-                if !disk.medium.is_hole(offset, length as u64) {
-                    disk.medium.read_exact_at(offset, buffer)?;
-                }
-            }
+            Kind::Disk(disk) => Reading::Disk(disk),
+            Kind::Stream(stream) => Reading::Stream(&mut **stream),
         }
-        Ok(())
     }
 }
 
@@ -262,6 +257,11 @@ impl Disk {
     /// Who uses the device, if anybody does.
     pub(crate) fn usage(&self) -> Option<&DiskUse> {
         self.usage.as_ref()
+    }
+
+    /// Whether it is known without reading that nothing but zeros is there.
+    pub(crate) fn is_hole(&self, offset: u64, bytes: u64) -> bool {
+        self.medium.is_hole(offset, bytes)
     }
 
     /// What a person should know about how it was read.

@@ -1,39 +1,32 @@
-//! The threads of sealing: one reads, several compress, the caller writes in order.
+//! The threads of sealing: some read, several compress, the caller writes in order.
 //!
 //! A fixed number of pieces goes round; a piece is free again only when it was written in its
-//! turn, so memory is bounded however unequal the pieces are.
+//! turn, so memory is bounded however unequal the pieces are. Whoever reads has a piece before it
+//! chooses its frame: the frame that is due always has one, so nobody waits for ever.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::Read;
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
-use zstd::bulk::Compressor;
-use zstd::zstd_safe::{CParameter, compress_bound};
-
-use crate::extent::{ExtentKind, UNIT_BYTES};
-use crate::manifest::{FRAME_BYTES, FRAMES_MAX};
+use crate::manifest::{FRAME_BYTES, FRAMES_MAX, frames_of};
+use crate::read_at::ReadAt;
+use crate::seal::piece::Piece;
+use crate::seal::press::Press;
 use crate::seal::{SealError, SealOptions};
-use crate::source::Source;
+use crate::source::{Disk, Reading, Source};
 
-/// Pieces for each compressing thread, and as many again for reading and writing.
-const PIECES_PER_THREAD: usize = 3;
-
-/// One frame on its way; its buffers are used again.
-#[derive(Default)]
-pub(super) struct Piece {
-    index: u32,
-    raw: Vec<u8>,
-    /// The frame, compressed.
-    pub(super) stored: Vec<u8>,
-    /// What the frame is made of, in order.
-    pub(super) runs: Vec<(ExtentKind, u64)>,
-    /// Hash of the frame when it has a used byte.
-    pub(super) hash: Option<[u8; 32]>,
-}
+/// Reads in flight at once: a disk is fastest when it has a choice.
+const READERS: usize = 3;
+/// Pieces for each compressing thread, besides one for each reader and one to write.
+const PIECES_PER_THREAD: usize = 2;
+/// What all pieces and compressors together may take, in bytes.
+const MEMORY_MAX: usize = 128 << 20;
+/// A piece: a frame as it is, and compressed.
+const PIECE_BYTES: usize = 2 * FRAME_BYTES as usize + (64 << 10);
 
 /// Reads all of `source` and gives each frame, compressed, to `write`, in order.
 pub(super) fn run(
@@ -43,73 +36,136 @@ pub(super) fn run(
     stop: &AtomicBool,
     write: &mut dyn FnMut(&Piece) -> Result<(), SealError>,
 ) -> Result<(), SealError> {
-    let threads = options.threads.max(1);
+    let threads = threads_within(MEMORY_MAX, options);
     let (pool_in, pool) = channel::<Piece>();
     let (work_in, work) = channel::<Piece>();
     let (done_in, done) = channel::<Result<Piece, SealError>>();
-    let work = Mutex::new(work);
-    for _ in 0..(threads + 1) * PIECES_PER_THREAD {
+    let (pool, work) = (Mutex::new(pool), Mutex::new(work));
+    for _ in 0..pieces(threads) {
         pool_in
-            .send(Piece::default())
+            .send(Piece::new())
             .expect("its receiver lives in this function");
     }
+    let feed = Feed {
+        free,
+        pool: &pool,
+        next: AtomicU32::new(0),
+        stop,
+    };
     thread::scope(|scope| {
-        let failed = done_in.clone();
-        scope.spawn(move || {
-            if let Err(error) = feed(source, free, &pool, &work_in, stop) {
+        let feed = &feed;
+        let read = |failed: Sender<_>, work_in: Sender<Piece>, reading: Reading<'_>| {
+            let fed = match reading {
+                Reading::Disk(disk) => feed.disk(disk, &work_in),
+                Reading::Stream(stream) => feed.stream(stream, &work_in),
+            };
+            if let Err(error) = fed {
                 // The writer is gone only when it has failed itself.
                 let _ = failed.send(Err(error));
             }
-        });
+        };
+        match source.reading() {
+            Reading::Disk(disk) => {
+                for _ in 0..READERS {
+                    let (failed, work_in) = (done_in.clone(), work_in.clone());
+                    scope.spawn(move || read(failed, work_in, Reading::Disk(disk)));
+                }
+            }
+            stream => {
+                let (failed, work_in) = (done_in.clone(), work_in.clone());
+                scope.spawn(move || read(failed, work_in, stream));
+            }
+        }
+        drop(work_in);
         for _ in 0..threads {
             let (work, done_in) = (&work, done_in.clone());
             scope.spawn(move || press(work, free, options.level, &done_in));
         }
         drop(done_in);
-        collect(done, &pool_in, write)
+        collect(done, pool_in, write)
     })
 }
 
-/// Fills pieces from the source until it ends, somebody else failed, or `stop` is set.
-fn feed(
-    source: &mut Source,
-    free: &[Range<u64>],
-    pool: &Receiver<Piece>,
-    work: &Sender<Piece>,
-    stop: &AtomicBool,
-) -> Result<(), SealError> {
-    let limit = FRAME_BYTES as usize;
-    for index in 0.. {
-        let Ok(mut piece) = pool.recv() else {
-            return Ok(());
-        };
-        if stop.load(Ordering::Relaxed) {
-            return Err(SealError::Interrupted);
+/// How many threads may compress: as many as asked for, and no more than memory allows.
+fn threads_within(memory: usize, options: &SealOptions) -> usize {
+    // What zstd takes for a window of a frame, measured and rounded up: see the tests of `memory`.
+    let context_bytes = match options.level {
+        ..=9 => 4 << 20,
+        10..=15 => 10 << 20,
+        _ => 20 << 20,
+    };
+    let each = context_bytes + PIECES_PER_THREAD * PIECE_BYTES;
+    let rest = memory - pieces(0) * PIECE_BYTES;
+    options.threads.clamp(1, (rest / each).max(1))
+}
+
+fn pieces(threads: usize) -> usize {
+    threads * PIECES_PER_THREAD + READERS + 1
+}
+
+/// What readers share.
+struct Feed<'a> {
+    free: &'a [Range<u64>],
+    pool: &'a Mutex<Receiver<Piece>>,
+    /// The next frame nobody reads yet.
+    next: AtomicU32,
+    stop: &'a AtomicBool,
+}
+
+impl Feed<'_> {
+    /// Fills pieces from `disk` until there are no more frames, somebody else failed, or `stop` is set.
+    fn disk(&self, disk: &Disk, work: &Sender<Piece>) -> Result<(), SealError> {
+        let frames = u32::try_from(frames_of(disk.raw_bytes())).map_err(|_| SealError::TooLarge)?;
+        while let Some(mut piece) = self.piece()? {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            if index >= frames {
+                return Ok(());
+            }
+            piece
+                .read(index, disk, self.free)
+                .map_err(|(offset, source)| SealError::Read { offset, source })?;
+            if work.send(piece).is_err() {
+                return Ok(());
+            }
         }
-        let offset = u64::from(index) * u64::from(FRAME_BYTES);
-        let frame = offset..offset + u64::from(FRAME_BYTES);
-        let wholly_free = free_within(free, &frame).any(|range| range == frame);
-        if wholly_free {
-            piece.raw.clear();
-            piece.raw.resize(limit, 0);
-        } else {
-            source
-                .read_next(offset, &mut piece.raw, limit)
-                .map_err(|source| SealError::Read { offset, source })?;
+        Ok(())
+    }
+
+    /// The same from a stream, which nobody else reads.
+    fn stream(
+        &self,
+        stream: &mut (dyn Read + Send),
+        work: &Sender<Piece>,
+    ) -> Result<(), SealError> {
+        for index in 0.. {
+            let Some(mut piece) = self.piece()? else {
+                return Ok(());
+            };
+            piece
+                .take(index, stream)
+                .map_err(|(offset, source)| SealError::Read { offset, source })?;
+            if piece.raw_bytes == 0 {
+                return Ok(());
+            }
+            if index >= FRAMES_MAX {
+                return Err(SealError::TooLarge);
+            }
+            let is_last = piece.raw_bytes < FRAME_BYTES as usize;
+            if work.send(piece).is_err() || is_last {
+                return Ok(());
+            }
         }
-        if piece.raw.is_empty() {
-            return Ok(());
-        }
-        if index >= FRAMES_MAX {
-            return Err(SealError::TooLarge);
-        }
-        piece.index = index;
-        let last = piece.raw.len() < limit;
-        if work.send(piece).is_err() || last {
-            return Ok(());
+        Ok(())
+    }
+
+    /// A piece to be filled; none when the writer has ended.
+    fn piece(&self) -> Result<Option<Piece>, SealError> {
+        let piece = lock(self.pool).recv().ok();
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(SealError::Interrupted),
+            false => Ok(piece),
         }
     }
-    Ok(())
 }
 
 /// Compresses pieces until there are no more.
@@ -119,20 +175,17 @@ fn press(
     level: i32,
     done: &Sender<Result<Piece, SealError>>,
 ) {
-    let mut compressor = match compressor(level) {
-        Ok(compressor) => compressor,
+    let mut press = match Press::new(level) {
+        Ok(press) => press,
         Err(source) => {
             let _ = done.send(Err(SealError::Compress { source }));
             return;
         }
     };
     loop {
-        let next = work
-            .lock()
-            .expect("no thread panics with the lock held")
-            .recv();
+        let next = lock(work).recv();
         let Ok(mut piece) = next else { return };
-        let result = piece.press(free, &mut compressor).map(|()| piece);
+        let result = piece.press(free, &mut press).map(|()| piece);
         if done
             .send(result.map_err(|source| SealError::Compress { source }))
             .is_err()
@@ -142,17 +195,10 @@ fn press(
     }
 }
 
-fn compressor(level: i32) -> io::Result<Compressor<'static>> {
-    let mut compressor = Compressor::new(level)?;
-    // With it `zstd -t` checks the content, not only the form.
-    compressor.set_parameter(CParameter::ChecksumFlag(true))?;
-    Ok(compressor)
-}
-
 /// Puts the pieces back in order and writes them.
 fn collect(
     done: Receiver<Result<Piece, SealError>>,
-    pool: &Sender<Piece>,
+    pool: Sender<Piece>,
     write: &mut dyn FnMut(&Piece) -> Result<(), SealError>,
 ) -> Result<(), SealError> {
     let mut early: BTreeMap<u32, Piece> = BTreeMap::new();
@@ -170,61 +216,6 @@ fn collect(
     Ok(())
 }
 
-impl Piece {
-    /// Finds out what the frame is made of, puts zeros into its free units, hashes, compresses.
-    fn press(
-        &mut self,
-        free: &[Range<u64>],
-        compressor: &mut Compressor<'static>,
-    ) -> io::Result<()> {
-        let start = u64::from(self.index) * u64::from(FRAME_BYTES);
-        let end = start + self.raw.len() as u64;
-        for range in free_within(free, &(start..end)) {
-            self.raw[(range.start - start) as usize..(range.end - start) as usize].fill(0);
-        }
-        self.runs.clear();
-        let mut free = free_within(free, &(start..end)).peekable();
-        for (unit, offset) in self
-            .raw
-            .chunks(UNIT_BYTES as usize)
-            .zip((start..).step_by(UNIT_BYTES as usize))
-        {
-            while free.next_if(|range| range.end <= offset).is_some() {}
-            let kind = if free.peek().is_some_and(|range| range.start <= offset) {
-                ExtentKind::Free
-            } else if is_zero(unit) {
-                ExtentKind::Zero
-            } else {
-                ExtentKind::Used
-            };
-            match self.runs.last_mut() {
-                Some((last, bytes)) if *last == kind => *bytes += unit.len() as u64,
-                _ => self.runs.push((kind, unit.len() as u64)),
-            }
-        }
-        let used = self.runs.iter().any(|(kind, _)| *kind == ExtentKind::Used);
-        self.hash = used.then(|| *blake3::hash(&self.raw).as_bytes());
-        self.stored.resize(compress_bound(self.raw.len()), 0);
-        let length = compressor.compress_to_buffer(&self.raw, self.stored.as_mut_slice())?;
-        self.stored.truncate(length);
-        Ok(())
-    }
-}
-
-/// The free ranges within `frame`, cut at its ends.
-fn free_within<'a>(
-    free: &'a [Range<u64>],
-    frame: &Range<u64>,
-) -> impl Iterator<Item = Range<u64>> + use<'a> {
-    let Range { start, end } = *frame;
-    let first = free.partition_point(|range| range.end <= start);
-    free[first..]
-        .iter()
-        .take_while(move |range| range.start < end)
-        .map(move |range| range.start.max(start)..range.end.min(end))
-}
-
-fn is_zero(unit: &[u8]) -> bool {
-    static ZEROS: [u8; UNIT_BYTES as usize] = [0; UNIT_BYTES as usize];
-    unit == &ZEROS[..unit.len()]
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics with the lock held")
 }

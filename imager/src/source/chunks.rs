@@ -18,7 +18,7 @@ pub(super) enum Place {
 }
 
 /// The map of a disk.
-pub(super) trait Chunks: Send {
+pub(super) trait Chunks: Send + Sync {
     /// Bytes of the disk.
     fn raw_bytes(&self) -> u64;
 

@@ -1,18 +1,21 @@
 //! What a disk is read from: a part of a file as it is, or a map of chunks into one.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
+use crate::device::ALIGNMENT;
 use crate::read_at::ReadAt;
 
 /// A raw disk that may know where it is empty.
-pub(crate) trait Medium: ReadAt + Send {
+pub(crate) trait Medium: ReadAt + Send + Sync {
     /// Whether it is known without reading that nothing but zeros is there.
     fn is_hole(&self, _offset: u64, _bytes: u64) -> bool {
         false
@@ -23,8 +26,17 @@ pub(crate) trait Medium: ReadAt + Send {
 #[derive(Clone)]
 pub(crate) struct Extract {
     file: Arc<File>,
+    /// The same file past the page cache, for large reads.
+    direct: Option<Arc<Direct>>,
     start: u64,
     bytes: u64,
+}
+
+/// A file opened with `O_DIRECT`: what is read once need not be copied, nor push out what others need.
+struct Direct {
+    file: File,
+    /// Cleared once the kernel has refused a well-aligned read.
+    works: AtomicBool,
 }
 
 impl Extract {
@@ -32,9 +44,24 @@ impl Extract {
     pub(super) fn new(file: File, bytes: u64) -> Extract {
         Extract {
             file: Arc::new(file),
+            direct: None,
             start: 0,
             bytes,
         }
+    }
+
+    /// The same, read past the page cache where memory, place and length allow it; `path` is that of the file.
+    pub(super) fn past_cache(mut self, path: &Path) -> Extract {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_DIRECT);
+        // What cannot be opened so is read as any other.
+        self.direct = options.open(path).ok().map(|file| {
+            Arc::new(Direct {
+                file,
+                works: AtomicBool::new(true),
+            })
+        });
+        self
     }
 
     /// The `bytes` from `start` on; none when they are not all here.
@@ -42,6 +69,7 @@ impl Extract {
         let end = start.checked_add(bytes)?;
         (end <= self.bytes).then(|| Extract {
             file: Arc::clone(&self.file),
+            direct: self.direct.clone(),
             start: self.start + start,
             bytes,
         })
@@ -70,7 +98,29 @@ impl ReadAt for Extract {
         let end = offset.checked_add(buffer.len() as u64);
         end.filter(|&end| end <= self.bytes)
             .ok_or(io::ErrorKind::UnexpectedEof)?;
-        self.file.read_exact_at(buffer, self.start + offset)
+        let place = self.start + offset;
+        if let Some(direct) = self
+            .direct
+            .as_ref()
+            .filter(|direct| direct.takes(buffer, place))
+        {
+            match direct.file.read_exact_at(buffer, place) {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    direct.works.store(false, Ordering::Relaxed);
+                }
+                done => return done,
+            }
+        }
+        self.file.read_exact_at(buffer, place)
+    }
+}
+
+impl Direct {
+    fn takes(&self, buffer: &[u8], place: u64) -> bool {
+        let aligned = buffer.as_ptr().addr().is_multiple_of(ALIGNMENT)
+            && buffer.len().is_multiple_of(ALIGNMENT)
+            && place.is_multiple_of(ALIGNMENT as u64);
+        aligned && self.works.load(Ordering::Relaxed)
     }
 }
 
