@@ -8,6 +8,8 @@
 
 #[path = "imaging/bench.rs"]
 mod bench;
+#[path = "imaging/memory.rs"]
+mod memory;
 
 use std::fs;
 use std::io::Write;

@@ -18,6 +18,8 @@ use tests::lab::{
     small_disk, wait_until,
 };
 
+#[path = "machines/booted.rs"]
+mod booted;
 #[path = "machines/compared.rs"]
 mod compared;
 #[path = "machines/walled.rs"]

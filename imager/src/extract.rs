@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
+use crate::checked::{CheckedFrames, FrameError, each_frame};
 use crate::deploy::{Deploy, DeployError, DeployReport};
 use crate::id::FrameId;
-use crate::image::{Image, ImageError, Unpacking};
-use crate::manifest::Manifest;
-use crate::mask::mask_frame;
+use crate::image::{Image, ImageError};
+use crate::manifest::{FRAME_BYTES, Manifest};
 use crate::part_file::PartFile;
 
 /// Why an image was not extracted.
@@ -37,6 +37,9 @@ pub enum ExtractError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The decompressor could not be made.
+    #[error("extracting the image")]
+    Io(#[from] io::Error),
     /// The disk refused.
     #[error(transparent)]
     Deploy(#[from] DeployError),
@@ -60,21 +63,34 @@ pub fn extract_to_stream(
         path: "-".into(),
         source,
     };
-    each_frame(image, observer, stop, &mut |_, raw| {
-        output.write_all(raw).map_err(refuse)
-    })?;
+    let manifest = image.manifest();
+    let zeros = vec![0; FRAME_BYTES as usize];
+    let mut frames = CheckedFrames::new(image)?;
+    for frame in (0..manifest.frame_count()).map(FrameId) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(ExtractError::Interrupted);
+        }
+        let range = manifest.frame_range(frame);
+        let content = frames.read(frame);
+        let raw = content.map_err(|error| refused(manifest, frame, error))?;
+        let blank = &zeros[..(range.end - range.start) as usize];
+        output.write_all(raw.unwrap_or(blank)).map_err(refuse)?;
+        observer(range.end);
+    }
     output.flush().map_err(refuse)
 }
 
-/// Writes the raw disk as the file `path`, with holes where nothing is used. It appears complete
-/// or not at all, in place of a file that may be there.
+/// Writes the raw disk as the file `path`, with holes where nothing is used, on `threads` threads.
+/// It appears complete or not at all, in place of a file that may be there. `observer` is told how
+/// many raw bytes are done, from any of the threads.
 ///
 /// # Errors
 /// See [`ExtractError`].
 pub fn extract_to_file(
     image: &Image,
     path: &Path,
-    observer: &mut dyn FnMut(u64),
+    threads: usize,
+    observer: &(dyn Fn(u64) + Sync),
     stop: &AtomicBool,
 ) -> Result<(), ExtractError> {
     let refuse = |source| ExtractError::Write {
@@ -85,13 +101,19 @@ pub fn extract_to_file(
     let file: &File = part.file();
     let manifest = image.manifest();
     file.set_len(manifest.raw_bytes()).map_err(refuse)?;
-    each_frame(image, observer, stop, &mut |frame, raw| {
-        if !manifest.is_sent(frame) {
-            return Ok(());
-        }
-        file.write_all_at(raw, manifest.frame_range(frame).start)
-            .map_err(refuse)
-    })?;
+    each_frame(
+        image,
+        threads,
+        observer,
+        stop,
+        || ExtractError::Interrupted,
+        |frame, content| {
+            let raw = content.map_err(|error| refused(manifest, frame, error))?;
+            let offset = manifest.frame_range(frame).start;
+            raw.map_or(Ok(()), |raw| file.write_all_at(raw, offset))
+                .map_err(refuse)
+        },
+    )?;
     part.finish(path).map_err(refuse)
 }
 
@@ -127,37 +149,11 @@ fn refuse_damage(image: &Image, deploy: &mut Deploy) -> Result<(), ExtractError>
     Ok(())
 }
 
-/// Who is given each frame, checked.
-type Take<'a> = dyn FnMut(FrameId, &[u8]) -> Result<(), ExtractError> + 'a;
-
-fn each_frame(
-    image: &Image,
-    observer: &mut dyn FnMut(u64),
-    stop: &AtomicBool,
-    take: &mut Take<'_>,
-) -> Result<(), ExtractError> {
-    let manifest = image.manifest();
-    let starting = |source| ImageError::Io {
-        path: image.path().to_owned(),
-        offset: 0,
-        source,
-    };
-    let mut unpacking = Unpacking::new().map_err(starting)?;
-    let (mut raw, mut masked) = (Vec::new(), Vec::new());
-    for frame in (0..manifest.frame_count()).map(FrameId) {
-        if stop.load(Ordering::Relaxed) {
-            return Err(ExtractError::Interrupted);
-        }
-        image.read_raw(frame, &mut unpacking, &mut raw)?;
-        masked.clone_from(&raw);
-        mask_frame(manifest, frame, &mut masked);
-        if *blake3::hash(&masked).as_bytes() != manifest.hash(frame) {
-            return Err(damaged(manifest, frame));
-        }
-        take(frame, &raw)?;
-        observer(manifest.frame_range(frame).end);
+fn refused(manifest: &Manifest, frame: FrameId, error: FrameError) -> ExtractError {
+    match error {
+        FrameError::Image(error) => error.into(),
+        FrameError::Wrong(_) => damaged(manifest, frame),
     }
-    Ok(())
 }
 
 fn damaged(manifest: &Manifest, frame: FrameId) -> ExtractError {

@@ -12,7 +12,7 @@ use crate::bytes::Malformed;
 use crate::id::{FrameId, ImageId};
 use crate::manifest::{Manifest, ManifestError};
 use crate::seek_table::{self, Entry, FOOTER_BYTES, SKIPPABLE_HEADER_BYTES, SKIPPABLE_MAGIC};
-use crate::stored::{StoredDisk, Unpacker};
+use crate::stored::StoredDisk;
 
 /// Skippable frames of our kinds behind the data: a manifest, a signature, and room for later.
 const TRAILERS_MAX: usize = 4;
@@ -154,48 +154,9 @@ impl Image {
         })
     }
 
-    /// Replaces the content of `raw` by the raw bytes of `frame`.
-    ///
-    /// # Errors
-    /// When the frame cannot be read or decompressed.
-    pub(crate) fn read_raw(
-        &self,
-        frame: FrameId,
-        unpacking: &mut Unpacking,
-        raw: &mut Vec<u8>,
-    ) -> Result<(), ImageError> {
-        unpacking.stored.clear();
-        self.read_stored(frame, &mut unpacking.stored)?;
-        let range = self.manifest.frame_range(frame);
-        let unpacked =
-            unpacking
-                .unpacker
-                .unpack(&unpacking.stored, (range.end - range.start) as usize, raw);
-        unpacked.map_err(|error| ImageError::Damaged {
-            path: self.path.clone(),
-            offset: self.manifest.stored_range(frame).start,
-            reason: format!("frame {frame}: {error}"),
-        })
-    }
-
     /// The raw disk in the image.
     pub(crate) fn disk(&self) -> io::Result<StoredDisk<'_>> {
         StoredDisk::new(&self.file, &self.offsets, self.manifest.raw_bytes())
-    }
-}
-
-/// What a thread needs to read raw frames.
-pub(crate) struct Unpacking {
-    stored: Vec<u8>,
-    unpacker: Unpacker,
-}
-
-impl Unpacking {
-    pub(crate) fn new() -> io::Result<Unpacking> {
-        Ok(Unpacking {
-            stored: Vec::new(),
-            unpacker: Unpacker::new()?,
-        })
     }
 }
 

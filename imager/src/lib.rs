@@ -5,6 +5,7 @@
 //! zero or free, the hash of each frame, the partition tables. `docs/IMAGE-FORMAT.md` has the bytes.
 
 mod bytes;
+mod checked;
 mod deploy;
 mod device;
 mod diff;

@@ -2,16 +2,14 @@
 
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::thread;
+use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::extent::ExtentKind;
+use crate::checked::{FrameError, each_frame};
 use crate::id::FrameId;
-use crate::image::{Image, ImageError, Unpacking};
-use crate::mask::mask_frame;
+use crate::image::{Image, ImageError};
 use crate::scan::scan_tables;
 
 /// Most damaged frames that are listed one by one.
@@ -76,41 +74,31 @@ pub fn verify(
     stop: &AtomicBool,
 ) -> Result<Verification, VerifyError> {
     let manifest = image.manifest();
-    let next = AtomicU32::new(0);
-    let done = AtomicU64::new(0);
     let bad = Mutex::new(Vec::new());
-    let check = || -> Result<(), VerifyError> {
-        let mut unpacking = Unpacking::new()?;
-        let mut raw = Vec::new();
-        loop {
-            let frame = FrameId(next.fetch_add(1, Ordering::Relaxed));
-            if frame.0 >= manifest.frame_count() {
-                return Ok(());
-            }
-            if stop.load(Ordering::Relaxed) {
-                return Err(VerifyError::Interrupted);
-            }
-            if let Some(reason) = check_frame(image, frame, &mut unpacking, &mut raw)? {
-                bad.lock()
-                    .expect("no thread panics with the lock held")
-                    .push(BadFrame {
-                        frame,
-                        file_offset: manifest.stored_range(frame).start,
-                        raw_offset: manifest.frame_range(frame).start,
-                        reason,
-                    });
-            }
-            let range = manifest.frame_range(frame);
-            let bytes = range.end - range.start;
-            observer(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
-        }
+    let check = |frame, content: Result<Option<&[u8]>, FrameError>| {
+        let reason = match content {
+            Ok(_) => return Ok(()),
+            Err(FrameError::Wrong(reason)) => reason,
+            Err(FrameError::Image(error)) => return Err(error.into()),
+        };
+        bad.lock()
+            .expect("no thread panics with the lock held")
+            .push(BadFrame {
+                frame,
+                file_offset: manifest.stored_range(frame).start,
+                raw_offset: manifest.frame_range(frame).start,
+                reason,
+            });
+        Ok(())
     };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(check)).collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().expect("checking does not panic"))
-    })?;
+    each_frame(
+        image,
+        threads,
+        observer,
+        stop,
+        || VerifyError::Interrupted,
+        check,
+    )?;
     let mut bad = bad
         .into_inner()
         .expect("no thread panicked with the lock held");
@@ -129,35 +117,4 @@ pub fn verify(
         bad,
         tables_right,
     })
-}
-
-/// What is wrong with `frame`, if anything.
-fn check_frame(
-    image: &Image,
-    frame: FrameId,
-    unpacking: &mut Unpacking,
-    raw: &mut Vec<u8>,
-) -> Result<Option<String>, ImageError> {
-    let manifest = image.manifest();
-    match image.read_raw(frame, unpacking, raw) {
-        Ok(()) => {}
-        Err(ImageError::Damaged { reason, .. }) => return Ok(Some(reason)),
-        Err(error) => return Err(error),
-    }
-    let start = manifest.frame_range(frame).start;
-    for run in manifest
-        .frame_extents(frame)
-        .filter(|run| run.kind != ExtentKind::Used)
-    {
-        let content = &raw[(run.offset - start) as usize..(run.end() - start) as usize];
-        if content.iter().any(|&byte| byte != 0) {
-            return Ok(Some(format!(
-                "data where the manifest says there is none, at raw byte {}",
-                run.offset
-            )));
-        }
-    }
-    mask_frame(manifest, frame, raw);
-    let right = *blake3::hash(raw).as_bytes() == manifest.hash(frame);
-    Ok((!right).then(|| "content differs from its hash".to_owned()))
 }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use netflash_imager::{
-    AuditDepth, Deploy, DeployError, DeployOptions, DeployReport, DiskUse, ExtractError, FitError,
-    FreePolicy, Image, SealOptions, Source, Target, TargetError, TargetOptions, audit,
-    extract_to_disk, seal,
+    AuditDepth, Deploy, DeployError, DeployObserver, DeployOptions, DeployReport, DiskUse,
+    ExtractError, FitError, FreePolicy, Image, SealOptions, Source, Target, TargetError,
+    TargetOptions, audit, extract_to_disk, seal,
 };
 
 const MIB: u64 = 1 << 20;
@@ -73,6 +73,17 @@ impl Loop {
 
     fn open(&self) -> Result<Target, TargetError> {
         Target::open(&self.device, TargetOptions::default())
+    }
+
+    /// What the kernel has counted of writes, sectors written, discards and flushes.
+    fn changes(&self) -> Vec<u64> {
+        let name = self.device.file_name().unwrap();
+        let stat = fs::read_to_string(Path::new("/sys/block").join(name).join("stat")).unwrap();
+        let fields: Vec<u64> = stat
+            .split_whitespace()
+            .map(|field| field.parse().unwrap())
+            .collect();
+        [4, 6, 11, 13, 15].map(|field| fields[field]).to_vec()
     }
 
     /// A node for the first partition, as the kernel sees it: nobody else may make one here.
@@ -238,6 +249,34 @@ fn a_disk_of_4096_byte_sectors_is_imaged_flashed_and_audited() {
         &(Arc::new(|_| {}) as _),
     );
     assert!(found.unwrap().is_clean());
+}
+
+#[test]
+fn a_disk_that_holds_the_image_is_not_written_to_also_a_larger_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, _) = image(dir.path());
+    for bytes in [24 * MIB, 40 * MIB] {
+        let disk = Loop::new(bytes, 512);
+        let options = DeployOptions::default;
+        let new = disk.changes();
+        deploy(&image, disk.open().unwrap(), options()).unwrap();
+        let before = disk.changes();
+        assert!(before > new, "{before:?}: the kernel counts nothing");
+        let report = deploy(&image, disk.open().unwrap(), options()).unwrap();
+        assert!(!report.changed && report.written_frames == 0);
+        for depth in [AuditDepth::Whole, AuditDepth::FirstDifference] {
+            let read_only = TargetOptions {
+                read_only: true,
+                ..TargetOptions::default()
+            };
+            let target = Target::open(&disk.device, read_only).unwrap();
+            let manifest = Arc::clone(image.manifest());
+            let observer: DeployObserver = Arc::new(|_| {});
+            let found = audit(manifest, target, &options(), depth, &observer);
+            assert!(found.unwrap().is_clean());
+        }
+        assert_eq!(disk.changes(), before);
+    }
 }
 
 #[test]

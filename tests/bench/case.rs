@@ -31,6 +31,16 @@ pub(crate) enum Case {
     Rate,
     /// The erasure code alone: sizes of blocks, losses, and the time of both ends.
     Code,
+    /// A disk with 1 GB used becomes an image, beside partclone.
+    Capture,
+    /// An image becomes a disk, beside partclone.
+    Restore,
+    /// The same image on the same disk once more.
+    Again,
+    /// A guest that was booted once, flashed again: what differs, by size of frame.
+    Delta,
+    /// Levels of compression, noise, and memory.
+    Levels,
 }
 
 impl Case {
@@ -46,6 +56,11 @@ impl Case {
             Case::Image => "A disk with Debian to four machines",
             Case::Rate => "The rate behind 1 Gbit/s",
             Case::Code => "The erasure code",
+            Case::Capture => "From a disk to an image",
+            Case::Restore => "From an image to a disk",
+            Case::Again => "A disk that holds the image already",
+            Case::Delta => "A disk that was used for one boot",
+            Case::Levels => "Levels of compression, and memory",
         }
     }
 
@@ -90,6 +105,33 @@ impl Case {
                  the decoder of the crate `reed-solomon-simd`, *ours* what netflash does for so many lost symbols. \
                  *Wire* is what must be sent for each source symbol so that the unluckiest of 100 machines has \
                  enough, if blocks are that long."
+            }
+            Case::Capture => {
+                "A disk of 4 GB with one ext4 file system, filled with an even choice of the files of this machine's \
+                 `/usr`. The disk is a loop device past the page cache, which is dropped before each run; images go to \
+                 memory. netflash reads the whole disk with its tables, partclone the partition. What was read the \
+                 kernel counts at the device; the kernel's threads of the loop device are nobody's processor time. \
+                 netflash hashes each MiB besides. Median of the runs, made in turns."
+            }
+            Case::Restore => {
+                "The images of the case before, onto a new sparse file behind a loop device past the page cache. \
+                 netflash surveys, writes, flushes, reads everything back and commits; partclone's time ends when \
+                 `sync` of its device does, and it reads nothing back."
+            }
+            Case::Again => {
+                "The image of such a disk is put on a disk that holds it already, as large as the image's or larger, \
+                 and compared with it. *Plain reading* is what two threads take to read the used and the zero parts \
+                 with `O_DIRECT`, 1 MiB at a time. The page cache is dropped before each run; what was written the \
+                 kernel counts at the device, in all runs."
+            }
+            Case::Delta => {
+                "The lab's guest is booted once under QEMU, to its login prompt, and shut down. *Changed* is what a \
+                 new flash would bring if frames were so long: chunks with a difference in a used or zero part, as a \
+                 share of those that hold used bytes."
+            }
+            Case::Levels => {
+                "From memory to memory with all cores; *verify* unpacks and hashes everything. *Memory* is the most \
+                 that the program held, of which a part are pages of its own file."
             }
         }
     }
@@ -197,7 +239,13 @@ impl Case {
                     ..base.clone()
                 })
                 .to_vec(),
-            Case::Rate | Case::Code => Vec::new(),
+            Case::Rate
+            | Case::Code
+            | Case::Capture
+            | Case::Restore
+            | Case::Again
+            | Case::Delta
+            | Case::Levels => Vec::new(),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Measures netflash beside udpcast and UFTP: the same bytes, the same namespaces, one after the other.
+//! Measures netflash beside udpcast and UFTP, the same bytes in the same namespaces, and beside partclone, the same
+//! disk, one after the other.
 //!
 //! Each cell of a table runs in a world of its own (see `cell`), so that nothing of one is left in the next. A run
 //! writes the sections of the cases it was asked for into the document and leaves the others as they are.
@@ -6,6 +7,7 @@
 mod case;
 mod cell;
 mod code;
+mod disk;
 mod rate;
 mod report;
 mod tool;
@@ -46,7 +48,7 @@ struct Options {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "network,offload,steady,cpu,rooms,sealed,image,rate,code"
+        default_value = "network,offload,steady,cpu,rooms,sealed,image,rate,code,capture,restore,again,delta,levels"
     )]
     case: Vec<Case>,
     /// Document to write the tables into; standard output without it
@@ -76,6 +78,9 @@ struct Options {
     /// Raw disk with an operating system, for the case `image`
     #[arg(long, value_name = "DISK")]
     disk: Option<PathBuf>,
+    /// Raw disk of the lab's guest, for the cases `delta` and `levels`
+    #[arg(long, value_name = "DISK")]
+    guest: Option<PathBuf>,
     /// Random bytes to send in the case `rate`, in MiB
     #[arg(long, default_value_t = 1024, value_name = "N")]
     rate_mebibytes: usize,
@@ -126,6 +131,9 @@ fn main() -> Result<()> {
         let section = match case {
             Case::Code => code::section()?,
             Case::Rate => rate_section(&options)?,
+            Case::Capture | Case::Restore | Case::Again | Case::Delta | Case::Levels => {
+                disk::section(case, options.runs, options.guest.as_deref())?
+            }
             Case::Image => {
                 let disk = options
                     .disk

@@ -318,7 +318,8 @@ fn a_file_extracted_has_the_bytes_and_the_holes() {
     extract_to_file(
         &Image::open(&path).unwrap(),
         &out,
-        &mut |_| {},
+        3,
+        &|_| {},
         &AtomicBool::new(false),
     )
     .unwrap();

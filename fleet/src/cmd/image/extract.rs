@@ -15,7 +15,7 @@ use netflash_imager::{
 use serde_json::json;
 
 use crate::Exit;
-use crate::cmd::image::Pace;
+use crate::cmd::image::{Pace, threads};
 use crate::confirm::confirm_erasing;
 use crate::interrupt::stop_on_signal;
 
@@ -91,14 +91,13 @@ fn to_stream(image: &Image, stop: &AtomicBool) -> anyhow::Result<()> {
 }
 
 fn to_file(image: &Image, path: &Path, stop: &AtomicBool) -> anyhow::Result<serde_json::Value> {
-    let mut pace = Pace::new();
+    let pace = Mutex::new(Pace::new());
     let total = image.manifest().raw_bytes();
-    extract_to_file(
-        image,
-        path,
-        &mut |done| pace.show(done, Some(total), ""),
-        stop,
-    )?;
+    let show = |done| {
+        let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.show(done, Some(total), "");
+    };
+    extract_to_file(image, path, threads(), &show, stop)?;
     Ok(json!({}))
 }
 
