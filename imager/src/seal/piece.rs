@@ -174,30 +174,37 @@ mod tests {
     use super::*;
 
     const KIB: u64 = 1 << 10;
+    const FRAME: u64 = FRAME_BYTES as u64;
+
+    /// What is read of the second frame, in bytes from its beginning, when these are free.
+    fn read_when_free(free: &[(u64, u64)]) -> Vec<(u64, u64)> {
+        let free: Vec<Range<u64>> = free
+            .iter()
+            .map(|(from, to)| FRAME + from..FRAME + to)
+            .collect();
+        reads(&free, &(FRAME..2 * FRAME))
+            .into_iter()
+            .map(|range| (range.start - FRAME, range.end - FRAME))
+            .collect()
+    }
 
     #[test]
     fn free_space_is_left_out_of_the_reads_where_it_is_worth_it() {
-        let frame = FRAME_BYTES.into()..2 * u64::from(FRAME_BYTES);
-        let at = |kib: u64| frame.start + kib * KIB;
-        assert_eq!(reads(&[], &frame), [frame.clone()]);
-        let small = at(8)..at(72);
-        assert_eq!(reads(&[small], &frame), [frame.clone()]);
-        let odd = at(100) + 512..at(200) + 512;
-        let tail = at(900)..at(5000);
-        let head = 0..at(4) + 100 * KIB;
-        let found = reads(&[head, odd, tail], &frame);
+        assert_eq!(read_when_free(&[]), [(0, FRAME)]);
+        assert_eq!(read_when_free(&[(8 * KIB, 72 * KIB)]), [(0, FRAME)]);
         assert_eq!(
-            found,
-            [at(104)..at(900)],
-            "the odd gap begins within the head"
+            read_when_free(&[(0, 104 * KIB), (900 * KIB, 5000 * KIB)]),
+            [(104 * KIB, 900 * KIB)]
         );
-        let found = reads(&[at(100) + 512..at(200) + 512, at(900)..at(5000)], &frame);
-        assert_eq!(found, [at(0)..at(104), at(200)..at(900)]);
+        let odd = (100 * KIB + 512, 200 * KIB + 512);
+        assert_eq!(
+            read_when_free(&[odd, (300 * KIB, FRAME)]),
+            [(0, 104 * KIB), (200 * KIB, 300 * KIB)]
+        );
     }
 
     #[test]
     fn nothing_is_read_of_a_frame_that_is_free() {
-        let frame = 0..u64::from(FRAME_BYTES);
-        assert_eq!(reads(std::slice::from_ref(&frame), &frame), []);
+        assert_eq!(read_when_free(&[(0, FRAME)]), []);
     }
 }
