@@ -59,9 +59,11 @@ pub use partition::{BootModes, Partition};
 pub use plan::{BLOCK_BYTES_MAX, BLOCK_FRAMES_MAX, Plan, PlanBlock};
 pub use scan::Refusal;
 #[cfg(feature = "fuzzing")]
-pub use scan::free_of_volume;
+pub use scan::{free_of_disk, free_of_volume};
 pub use scope::{PartitionSet, PartitionSetError, Scope, ScopeError};
 pub use seal::{SealError, SealOptions, SealProgress, Sealed, seal, seal_to};
+#[cfg(feature = "fuzzing")]
+pub use source::refuse_qcow2_header;
 pub use source::{ImportOptions, ImportProgress, Source, SourceError};
 pub use tables::{Gpt, Tables};
 pub use target::{Target, TargetError, TargetOptions};

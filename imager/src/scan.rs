@@ -19,6 +19,8 @@ mod exfat;
 mod ext;
 mod fat;
 mod fs;
+#[cfg(feature = "fuzzing")]
+mod fuzzing;
 mod gpt;
 mod ldm;
 mod lvm;
@@ -30,6 +32,8 @@ mod volume;
 mod witness;
 mod xfs;
 
+#[cfg(feature = "fuzzing")]
+pub use fuzzing::{free_of_disk, free_of_volume};
 pub(crate) use mbr::extended;
 pub use refusal::Refusal;
 use volume::{Obstacle, Proof, drop_smallest, prove};
@@ -67,16 +71,6 @@ pub(crate) fn scan(
     scan.look_into_partitions(disk, whole)?;
     scan.tidy_free(disk.raw_bytes());
     Ok(scan)
-}
-
-/// What is proved free on a volume, bytes from its start; or why nothing is, in words. For fuzzing.
-#[cfg(feature = "fuzzing")]
-pub fn free_of_volume(volume: &[u8]) -> Result<Vec<Range<u64>>, String> {
-    let said = fs::identify(&volume)
-        .map_err(Obstacle::Read)
-        .and_then(|found| prove(found.reader, &volume));
-    said.map(|proof| proof.free)
-        .map_err(|obstacle| format!("{obstacle:?}"))
 }
 
 /// The tables of `disk`, and where its partitions lie, without a look into them.

@@ -292,6 +292,15 @@ impl ReadAt for Disk {
     }
 }
 
+/// Why a qcow2 image that begins with `head` is refused. For fuzzing.
+///
+/// # Errors
+/// The reason, when it is.
+#[cfg(feature = "fuzzing")]
+pub fn refuse_qcow2_header(head: &[u8]) -> Result<(), String> {
+    qcow2::refuse_header(head)
+}
+
 /// The first bytes of `reader`, and the reader as if they had not been read.
 fn peek(mut reader: Box<dyn Read + Send>) -> io::Result<(Vec<u8>, Box<dyn Read + Send>)> {
     let mut head = vec![0; HEAD_BYTES];

@@ -53,7 +53,7 @@ pub(super) fn convert(image: &Path, head: &[u8], scratch: &Path) -> Result<Conve
 }
 
 /// Refuses what refers to other files, cannot be read without a key, or is known to be damaged.
-fn refuse_header(head: &[u8]) -> Result<(), String> {
+pub(super) fn refuse_header(head: &[u8]) -> Result<(), String> {
     let u32_at = |at: usize| {
         head.get(at..at + 4)
             .map_or(0, |b| u32::from_be_bytes(b.try_into().expect("four bytes")))
