@@ -6,7 +6,7 @@
 //! say what is here.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, symlink};
 use std::process::{Command, Stdio};
 
 use crate::bench::{Bench, MIB, noise, tool};
@@ -300,6 +300,27 @@ fn a_directory_that_is_not_whole_becomes_no_image() {
     let empty = saved.bench.path("empty");
     fs::create_dir(&empty).unwrap();
     assert_refused(&saved.bench, &empty, "no partition table");
+}
+
+/// A name from within it, a link, a pipe: a directory of a stranger makes no image of this machine's files, and nobody
+/// wait.
+#[test]
+fn a_directory_reaches_no_file_outside_of_it() {
+    let (saved, _) = gpt_disk();
+    let refused = |word: &str| assert_refused(&saved.bench, &saved.directory, word);
+    let table = fs::read(format!("{}/sda-pt.parted", saved.directory)).unwrap();
+    saved.bench.file("sda-pt.parted", &table);
+    saved.write("disk", b"../sda\n");
+    refused("../sda-pt.parted is missing");
+    saved.write("disk", b"sda\n");
+    saved.remove("sda-pt.parted");
+    let outside = saved.bench.path("sda-pt.parted");
+    symlink(outside, format!("{}/sda-pt.parted", saved.directory)).unwrap();
+    refused("sda-pt.parted is missing");
+    saved.remove("sda-pt.parted");
+    let pipe = format!("{}/sda-pt.parted", saved.directory);
+    tool("mkfifo", &[&pipe], "");
+    refused("sda-pt.parted is missing");
 }
 
 #[test]

@@ -109,6 +109,12 @@ fn a_descriptor_reaches_no_file_but_those_beside_it() {
         let changed = bench.file("changed.vmdk", changed.as_bytes());
         assert_refused(&bench, &changed, word);
     }
+    // Each time it is named its directory would be kept once more.
+    made(&bench, "sparse.vmdk", "vmdk", "subformat=monolithicSparse");
+    let twice =
+        "# Disk DescriptorFile\n".to_owned() + &"RW 2048 SPARSE \"sparse.vmdk\"\n".repeat(2);
+    let twice = bench.file("twice.vmdk", twice.as_bytes());
+    assert_refused(&bench, &twice, "twice");
     fs::remove_file(&path).unwrap();
     let flat = fs::File::options()
         .write(true)

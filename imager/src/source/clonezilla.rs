@@ -55,8 +55,11 @@ pub(super) fn assemble(
     workshop: &mut Workshop,
 ) -> Result<Assembled, SourceError> {
     let scratch = workshop.scratch;
+    let listing = Listing::read(directory);
+    let listing = listing.map_err(|fault| fault.of(directory, NAME, scratch))?;
     let mut assembly = Assembly {
         directory,
+        listing,
         at: directory.to_owned(),
         notes: Vec::new(),
     };
@@ -66,6 +69,7 @@ pub(super) fn assemble(
 
 struct Assembly<'a> {
     directory: &'a Path,
+    listing: Listing,
     /// The file an error would be about.
     at: PathBuf,
     notes: Vec<String>,
@@ -73,15 +77,14 @@ struct Assembly<'a> {
 
 impl Assembly<'_> {
     fn run(&mut self, workshop: &mut Workshop) -> Result<Assembled, Fault> {
-        let listing = Listing::read(self.directory)?;
-        self.refuse_foreign(&listing)?;
-        let name = self.choose(&listing, workshop.disk)?;
+        self.refuse_foreign()?;
+        let name = self.choose(workshop.disk)?;
         let layout = self.layout(&name)?;
         let spool = workshop.spool()?;
         let saved: Vec<(&Place, Saved)> = layout
             .places
             .iter()
-            .filter_map(|place| Some((place, listing.saved(&place.name)?)))
+            .filter_map(|place| Some((place, self.listing.saved(&place.name)?)))
             .collect();
         let total = saved.iter().map(|(_, saved)| saved.bytes).sum();
         let mut done = 0;
@@ -110,7 +113,7 @@ impl Assembly<'_> {
     }
 
     /// Refuses what is spread over other devices than the disk.
-    fn refuse_foreign(&self, listing: &Listing) -> Result<(), Fault> {
+    fn refuse_foreign(&self) -> Result<(), Fault> {
         const FOREIGN: [(&str, &str); 4] = [
             ("lvm_vg_dev.list", "LVM volumes"),
             ("mdadm.conf", "a software RAID"),
@@ -118,7 +121,7 @@ impl Assembly<'_> {
             ("ecryptfs.info", "encrypted files"),
         ];
         for (file, what) in FOREIGN {
-            if listing.has(file) && !self.text(file)?.trim().is_empty() {
+            if self.listing.has(file) && !self.text(file)?.trim().is_empty() {
                 return Err(Fault::refuse(format!(
                     "it holds {what}, which only Clonezilla puts together; restore it to a disk \
                      and make the image of that"
@@ -129,14 +132,14 @@ impl Assembly<'_> {
     }
 
     /// The name of the disk that is wanted.
-    fn choose(&mut self, listing: &Listing, wanted: Option<u32>) -> Result<String, Fault> {
-        let named = match listing.has("disk") {
+    fn choose(&mut self, wanted: Option<u32>) -> Result<String, Fault> {
+        let named = match self.listing.has("disk") {
             true => self.text("disk")?,
             false => String::new(),
         };
         let mut names: Vec<String> = named.split_whitespace().map(str::to_owned).collect();
         if names.is_empty() {
-            names = listing.disks();
+            names = self.listing.disks();
         }
         let index = wanted.map_or(0, |number| number as usize - 1);
         let Some(name) = names.get(index) else {
@@ -278,13 +281,13 @@ impl Assembly<'_> {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// A small file, if it is there.
+    /// A small file, if it is there. Names come out of the files themselves: one that is not of
+    /// the directory names nothing.
     fn bytes(&self, file: &str) -> Result<Option<Vec<u8>>, Fault> {
-        let path = self.directory.join(file);
-        let opened = match fs::File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(Fault::Read)?,
-        };
+        if !self.listing.has(file) {
+            return Ok(None);
+        }
+        let opened = fs::File::open(self.directory.join(file)).map_err(Fault::Read)?;
         let mut bytes = Vec::new();
         let read = opened.take(SMALL_BYTES + 1).read_to_end(&mut bytes);
         read.map_err(Fault::Read)?;

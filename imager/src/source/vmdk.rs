@@ -4,6 +4,7 @@
 //! nowhere else: a descriptor of a stranger must not make an image of this machine's files. A disk
 //! with a parent is half a disk, and refused.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Component, Path};
@@ -63,6 +64,7 @@ pub(super) fn open_descriptor(
     extract.read_exact_at(0, &mut text).map_err(Fault::Read)?;
     let descriptor = Descriptor::parse(&String::from_utf8_lossy(&text))?;
     let mut disk = Concatenated::new();
+    let mut sparse_files = BTreeSet::new();
     for extent in &descriptor.extents {
         let bytes = extent.sectors.checked_mul(SECTOR_BYTES);
         let bytes = bytes.ok_or_else(|| Fault::refuse("it is larger than any disk"))?;
@@ -76,6 +78,11 @@ pub(super) fn open_descriptor(
                 Box::new(part.ok_or_else(|| Fault::refuse(format!("{name} is cut short")))?)
             }
             ExtentKind::Sparse => {
+                // Its directory is kept in memory: once, as large as the file pays for.
+                if !sparse_files.insert(&extent.file) {
+                    let name = extent.file.escape_debug();
+                    return Err(Fault::refuse(format!("it names the file {name} twice")));
+                }
                 let sparse = Sparse::open(beside(directory, &extent.file)?)?;
                 let sparse = sparse.cut(bytes);
                 let name = &extent.file;

@@ -37,7 +37,8 @@ impl Saved {
     }
 }
 
-/// The files of a directory, and their sizes.
+/// The plain files of a directory, and their sizes. A link could lead anywhere, and a pipe or a
+/// device be read without end.
 pub(super) struct Listing {
     files: BTreeMap<String, u64>,
     saved: BTreeMap<String, Saved>,
@@ -51,11 +52,14 @@ impl Listing {
     /// program than partclone.
     pub(super) fn read(directory: &Path) -> Result<Listing, Fault> {
         let mut files = BTreeMap::new();
-        for entry in fs::read_dir(directory).map_err(Fault::Read)? {
+        for (index, entry) in fs::read_dir(directory).map_err(Fault::Read)?.enumerate() {
             let entry = entry.map_err(Fault::Read)?;
-            let bytes = fs::metadata(entry.path()).map_err(Fault::Read)?.len();
-            files.insert(entry.file_name().to_string_lossy().into_owned(), bytes);
-            if files.len() > FILES_MAX {
+            let metadata = entry.metadata().map_err(Fault::Read)?;
+            if metadata.is_file() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                files.insert(name, metadata.len());
+            }
+            if index >= FILES_MAX {
                 return Err(Fault::refuse("it has too many files"));
             }
         }

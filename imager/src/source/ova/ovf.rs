@@ -2,6 +2,8 @@
 //!
 //! Of XML only what tells that is read: the attributes of two kinds of elements.
 
+use std::collections::BTreeMap;
+
 /// Elements that are looked at.
 const ELEMENTS_MAX: usize = 100_000;
 /// Disks of one machine.
@@ -9,21 +11,25 @@ const DISKS_MAX: usize = 256;
 
 /// The files of the disks, in the order of the description. An empty disk has no file.
 pub(super) fn disks(text: &str) -> Vec<String> {
-    let mut files: Vec<(String, String)> = Vec::new();
+    let mut files: BTreeMap<String, String> = BTreeMap::new();
     let mut disks = Vec::new();
     for element in elements(text).take(ELEMENTS_MAX) {
         let of = |name: &str| attribute(element, name);
         match local(element.split_whitespace().next().unwrap_or_default()) {
-            "File" => files.extend(of("id").zip(of("href"))),
-            "Disk" => disks.extend(of("fileRef")),
+            "File" => {
+                if let (Some(id), Some(href)) = (of("id"), of("href")) {
+                    files.entry(id).or_insert(href);
+                }
+            }
+            "Disk" if disks.len() < DISKS_MAX => disks.extend(of("fileRef")),
             _ => {}
         }
     }
     let file = |id: &String| {
-        let (_, href) = files.iter().find(|(other, _)| other == id)?;
+        let href = files.get(id)?;
         Some(href.strip_prefix("./").unwrap_or(href).to_owned())
     };
-    disks.iter().filter_map(file).take(DISKS_MAX).collect()
+    disks.iter().filter_map(file).collect()
 }
 
 /// What stands between `<` and `>` of each element that opens; comments are left out.
@@ -114,5 +120,16 @@ mod tests {
                 disks(cut);
             }
         }
+    }
+
+    #[test]
+    fn a_description_of_the_largest_size_is_read_in_no_time() {
+        let mut text: String = (0..50_000)
+            .map(|index| format!("<File id=\"{index}\" href=\"x\"/>"))
+            .collect();
+        text += &"<Disk fileRef=\"none\"/>".repeat(50_000);
+        text += "<Disk fileRef=\"0\"/>";
+        // Beyond the most disks of a machine nothing is looked up: a hundred thousand times all would take minutes.
+        assert!(disks(&text).is_empty());
     }
 }
