@@ -20,6 +20,8 @@ use netflash_pxe::{CaptureEnd, Hex32};
 
 /// Bytes hashed at once when a part file is found again.
 const HASH_BYTES: usize = 1 << 20;
+/// Bytes taken before they are flushed to the medium: what a power cut of the server costs at most.
+const UNFLUSHED_MAX: u64 = 64 << 20;
 
 /// Why a part is not taken, or a file is no image.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +63,8 @@ pub(crate) struct Captures {
 struct Upload {
     file: File,
     bytes: u64,
+    /// Of these, the last that may not be on the medium.
+    unflushed: u64,
     hasher: blake3::Hasher,
 }
 
@@ -106,7 +110,7 @@ impl Captures {
         };
         if offset == 0 && upload.bytes > 0 {
             upload.file.set_len(0).map_err(file_error)?;
-            upload.bytes = 0;
+            (upload.bytes, upload.unflushed) = (0, 0);
             upload.hasher = blake3::Hasher::new();
         }
         if offset != upload.bytes {
@@ -120,8 +124,28 @@ impl Captures {
             return Err(file_error(error));
         }
         upload.bytes += part.len() as u64;
+        upload.unflushed += part.len() as u64;
         upload.hasher.update(part);
+        if upload.unflushed >= UNFLUSHED_MAX {
+            upload.flush().map_err(file_error)?;
+        }
         Ok(upload.state())
+    }
+
+    /// Brings what was taken of the image of `job` to the medium: a row that says it is all there must not be older.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn flush(&self, job: u64) -> Result<(), CaptureError> {
+        let upload = self.upload(job)?;
+        let mut upload = upload.lock().unwrap_or_else(PoisonError::into_inner);
+        upload
+            .flush()
+            .and_then(|()| File::open(&self.directory)?.sync_all())
+            .map_err(|source| CaptureError::File {
+                path: self.part_path(job),
+                source,
+            })
     }
 
     /// Checks every frame of the image of `job` and gives it its place; an image that is in that place already, from
@@ -214,8 +238,15 @@ impl Upload {
         Ok(Upload {
             file,
             bytes,
+            unflushed: bytes,
             hasher,
         })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        self.unflushed = 0;
+        Ok(())
     }
 
     fn state(&self) -> (u64, Hex32) {

@@ -135,20 +135,22 @@ impl Fleet {
         end: CaptureEnd,
     ) -> Result<CaptureState, FleetError> {
         let job = self.capture_of(bearer, id)?;
-        if job.state.is_active() && job.captured.is_none() {
+        let awaited = |job: &Job| job.state.is_active() && job.captured.is_none();
+        if awaited(&job) {
+            // Seconds, perhaps: nothing is locked meanwhile.
+            self.captures.flush(id)?;
             let mut store = self.store();
-            let mut job = store
-                .job(id)?
-                .ok_or_else(|| FleetError::Absent(format!("job {id}")))?;
-            job.captured = Some(CaptureEnd {
-                disk: plain(&end.disk, 64),
-                notes: shown(&end.notes),
-                ..end
-            });
-            job.state = JobState::Sealing;
-            job.reason.clear();
-            job.updated = now();
-            store.update_job(&job, Some(&job_event(&job)))?;
+            if let Some(mut job) = store.job(id)?.filter(awaited) {
+                job.captured = Some(CaptureEnd {
+                    disk: plain(&end.disk, 64),
+                    notes: shown(&end.notes),
+                    ..end
+                });
+                job.state = JobState::Sealing;
+                job.reason.clear();
+                job.updated = now();
+                store.update_job(&job, Some(&job_event(&job)))?;
+            }
         }
         self.seal_captured(id);
         self.capture_state(bearer, id)
