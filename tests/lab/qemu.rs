@@ -145,30 +145,16 @@ fn network(command: &mut Command, spec: &MachineSpec) {
 
 fn attach(command: &mut Command, disk: &DiskSpec, position: usize, directory: &Path) -> Result<()> {
     let id = format!("drive{position}");
-    // The lab compares disks through the page cache of this machine and cuts no
-    // power: flushing to the real disk would only slow everybody down.
-    let mut drive = format!("if=none,id={id},format=raw,cache=unsafe,discard=unmap");
-    match &disk.fault {
-        None => drive.push_str(&format!(",file={}", disk.path.display())),
-        Some(DiskFault::WriteError { sector }) => {
-            let rules = directory.join(format!("fault{position}.conf"));
-            fs::write(
-                &rules,
-                format!(
-                    "[inject-error]\nevent = \"write_aio\"\nerrno = \"5\"\n\
-                     sector = \"{sector}\"\nonce = \"off\"\n"
-                ),
-            )
-            .context("writing the fault rules")?;
-            drive.push_str(&format!(
-                ",werror=report,rerror=report,file.driver=blkdebug,file.config={},\
-                 file.image.filename={}",
-                rules.display(),
-                disk.path.display()
-            ));
-        }
+    if let Some(log) = &disk.record {
+        record(command, disk, &id, log)?;
+    } else {
+        drive(
+            command,
+            disk,
+            &id,
+            &directory.join(format!("fault{position}.conf")),
+        )?;
     }
-    command.arg("-drive").arg(drive);
     let serial = &disk.serial;
     let order = format!("bootindex={}", position + 2);
     let device = match disk.bus {
@@ -190,5 +176,54 @@ fn attach(command: &mut Command, disk: &DiskSpec, position: usize, directory: &P
         }
     };
     command.arg("-device").arg(device);
+    Ok(())
+}
+
+/// The node `id`: the disk's file, with its fault, whose rules go to `rules`.
+fn drive(command: &mut Command, disk: &DiskSpec, id: &str, rules: &Path) -> Result<()> {
+    // The lab compares disks through the page cache of this machine and cuts no
+    // power: flushing to the real disk would only slow everybody down.
+    let mut drive = format!("if=none,id={id},format=raw,cache=unsafe,discard=unmap");
+    match &disk.fault {
+        None => drive.push_str(&format!(",file={}", disk.path.display())),
+        Some(DiskFault::WriteError { sector }) => {
+            fs::write(
+                rules,
+                format!(
+                    "[inject-error]\nevent = \"write_aio\"\nerrno = \"5\"\n\
+                     sector = \"{sector}\"\nonce = \"off\"\n"
+                ),
+            )
+            .context("writing the fault rules")?;
+            drive.push_str(&format!(
+                ",werror=report,rerror=report,file.driver=blkdebug,file.config={},\
+                 file.image.filename={}",
+                rules.display(),
+                disk.path.display()
+            ));
+        }
+    }
+    command.arg("-drive").arg(drive);
+    Ok(())
+}
+
+/// The node `id`: the disk's file, below one that writes down in `log` what comes.
+fn record(command: &mut Command, disk: &DiskSpec, id: &str, log: &Path) -> Result<()> {
+    fs::File::create(log).context("making room for a record")?;
+    let file = |node: &str, path: &Path| {
+        // What matters is in the record, in its order: the files need not reach this machine's disk.
+        let path = path.display();
+        format!("driver=file,node-name={node},filename={path},cache.no-flush=on")
+    };
+    let (own, taken) = (format!("{id}-file"), format!("{id}-log"));
+    command
+        .args(["-blockdev", &file(&own, &disk.path)])
+        .args(["-blockdev", &file(&taken, log)])
+        .args([
+            "-blockdev",
+            &format!(
+                "driver=blklogwrites,node-name={id},file={own},log={taken},log-sector-size=512"
+            ),
+        ]);
     Ok(())
 }

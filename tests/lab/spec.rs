@@ -92,6 +92,9 @@ pub struct DiskSpec {
     pub serial: String,
     /// What is wrong with it.
     pub fault: Option<DiskFault>,
+    /// File that takes down all it is told, flushes included, as QEMU's `blklogwrites` does; made
+    /// anew at each power-on. Of a disk without a fault.
+    pub record: Option<PathBuf>,
 }
 
 /// A disk's fault.
@@ -161,6 +164,7 @@ impl MachineSpec {
             bus,
             serial: format!("LAB{:02}D{position}", self.number),
             fault: None,
+            record: None,
         });
         self
     }

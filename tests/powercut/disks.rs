@@ -10,9 +10,13 @@ use netflash_imager::{Image, SealOptions, Source, seal};
 use tests::sim::Chance;
 
 /// Size of each disk, in bytes. The partition fills it, so that nothing but the file system has free space.
-const DISK_BYTES: usize = 40 << 20;
+pub(crate) const DISK_BYTES: usize = 40 << 20;
 /// Where the partition begins and how long it is, in bytes.
 const PARTITION: Range<usize> = 1 << 20..39 << 20;
+
+/// Where an older version differs: among the content of files, in this many places.
+const FILES: Range<usize> = 10 << 20..30 << 20;
+const CHANGES: usize = 12;
 
 /// Runs a program that must succeed; gives what it printed.
 fn run(program: &str, arguments: &[&str]) -> String {
@@ -66,6 +70,25 @@ pub(crate) fn disk(dir: &Path, name: &str, chance: &mut Chance) -> Vec<u8> {
     raw[40 * 512..400 * 512].copy_from_slice(&chance.bytes(360 * 512));
     fs::write(&path, &raw).expect("the raw disk");
     raw
+}
+
+/// An older version of the disk `raw`, as `name`: other boot code, another name of the partition, other content in some
+/// places of its files.
+pub(crate) fn older(dir: &Path, name: &str, raw: &[u8], chance: &mut Chance) -> Vec<u8> {
+    let mut older = raw.to_vec();
+    for _ in 0..CHANGES {
+        let at = chance.range(FILES.start as u64, FILES.end as u64 - 5000) as usize;
+        let bytes = chance.range(1, 5000) as usize;
+        older[at..at + bytes].copy_from_slice(&chance.bytes(bytes));
+    }
+    older[40 * 512..44 * 512].copy_from_slice(&chance.bytes(4 * 512));
+    let path = dir.join(format!("{name}.raw"));
+    fs::write(&path, &older).expect("the raw disk");
+    run(
+        "sgdisk",
+        &["-c", "1:older", path.to_str().expect("a plain name")],
+    );
+    fs::read(&path).expect("the raw disk")
 }
 
 /// What `dumpe2fs` calls free in the file system of a disk made by [`disk`], in bytes of the disk.
