@@ -148,7 +148,10 @@ impl Source {
                 kind: Kind::Disk(disk),
             });
         }
-        if !kind.is_file() && !kind.is_block_device() {
+        if kind.is_block_device() {
+            return Source::device(path);
+        }
+        if !kind.is_file() {
             return Err(SourceError::Kind {
                 path: path.to_owned(),
             });
@@ -159,23 +162,44 @@ impl Source {
             workshop,
             layers: 0,
         };
-        let mut extract = Extract::new(file, bytes);
-        if kind.is_block_device() {
-            extract = extract.past_cache(path);
-        }
-        let mut disk = opening.open(extract, Origin::File)?;
+        let disk = opening.open(Extract::new(file, bytes), Origin::File)?;
         if disk.medium.raw_bytes() == 0 {
             return Err(SourceError::Empty {
                 path: path.to_owned(),
             });
         }
-        if kind.is_block_device() {
-            let number = format!("{}:{}", major(metadata.rdev()), minor(metadata.rdev()));
-            disk.usage = Kernel::default().use_of(&number);
-            disk.sector_bytes = Device::open(path, Access::Read)
-                .and_then(|device| device.sector_bytes())
-                .map_err(refuse)?;
+        Ok(Source {
+            kind: Kind::Disk(disk),
+        })
+    }
+
+    /// A block device as it is: what its first bytes look like says nothing about a disk.
+    ///
+    /// # Errors
+    /// [`SourceError::Io`] when it cannot be opened, [`SourceError::Kind`] when it is none, [`SourceError::Empty`]
+    /// without a medium.
+    pub fn device(path: &Path) -> Result<Source, SourceError> {
+        let path = || path.to_owned();
+        let refuse = |source| SourceError::Io {
+            path: path(),
+            source,
+        };
+        let mut file = File::open(path()).map_err(refuse)?;
+        let metadata = file.metadata().map_err(refuse)?;
+        if !metadata.file_type().is_block_device() {
+            return Err(SourceError::Kind { path: path() });
         }
+        let bytes = file.seek(SeekFrom::End(0)).map_err(refuse)?;
+        if bytes == 0 {
+            return Err(SourceError::Empty { path: path() });
+        }
+        let number = format!("{}:{}", major(metadata.rdev()), minor(metadata.rdev()));
+        let medium = Extract::new(file, bytes).past_cache(&path());
+        let mut disk = Disk::from(Box::new(medium) as Box<dyn Medium>);
+        disk.usage = Kernel::default().use_of(&number);
+        disk.sector_bytes = Device::open(&path(), Access::Read)
+            .and_then(|device| device.sector_bytes())
+            .map_err(refuse)?;
         Ok(Source {
             kind: Kind::Disk(disk),
         })

@@ -280,6 +280,21 @@ fn a_disk_that_holds_the_image_is_not_written_to_also_a_larger_one() {
 }
 
 #[test]
+fn a_disk_that_looks_like_a_packed_file_is_a_disk_all_the_same() {
+    for magic in [&b"\x1f\x8b\x08"[..], b"QFI\xfb\0\0\0\x03"] {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Loop::new(4 * MIB, 512);
+        let device = File::options().write(true).open(&disk.device).unwrap();
+        FileExt::write_all_at(&device, magic, 0).unwrap();
+        device.sync_all().unwrap();
+        let image = sealed(&disk.device, dir.path());
+        assert_eq!(image.manifest().raw_bytes(), 4 * MIB);
+        let file = dir.path().join("image.img.zst");
+        assert!(Source::device(&file).is_err(), "a file is no device");
+    }
+}
+
+#[test]
 fn what_the_page_cache_held_before_does_not_hide_what_was_written() {
     let dir = tempfile::tempdir().unwrap();
     let (image, raw) = image(dir.path());

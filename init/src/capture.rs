@@ -28,8 +28,6 @@ use crate::flash::chain;
 use crate::server::Server;
 use crate::upload::{Upload, UploadError, patiently};
 
-/// Where nothing is put: a disk needs no scratch space.
-const SCRATCH: &str = "/tmp";
 /// How often a capture begins anew because the server has another beginning of the image.
 const BEGINNINGS_MAX: u32 = 3;
 /// How often progress is told.
@@ -106,8 +104,8 @@ impl Capture<'_> {
 
     /// Reads the disk and sends it; how many bytes the image has.
     fn send(&self, disk: &str, anew: bool) -> Result<(Sealed, u64), Broken> {
-        let source = Source::open(Path::new(disk), Path::new(SCRATCH))
-            .map_err(|error| Broken::Source(chain(&error)))?;
+        let source =
+            Source::device(Path::new(disk)).map_err(|error| Broken::Source(chain(&error)))?;
         let server = Arc::clone(self.server);
         let mut upload = Upload::begin(server, self.job, anew, Arc::clone(&self.stop))?;
         if upload.resumed_bytes() > 0 {
