@@ -37,8 +37,9 @@ const SLOT_STRIDE: usize = SLOT_BYTES + 2_048;
 const RECEIVE_BUFFER_BYTES: usize = 24 << 20;
 /// What an unprivileged process usually gets at most without a word.
 const RECEIVE_BUFFER_MODEST: usize = 4 << 20;
-/// A sender's queue in the kernel: a call waits when it is full, and small is good for pacing.
-const SEND_BUFFER_BYTES: usize = 1 << 20;
+/// A sender's queue in the kernel, which takes twice as much: a call waits when it is full. Smaller than the queue of any
+/// interface, or what is sent back to back is dropped before it has left the machine.
+const SEND_BUFFER_BYTES: usize = 192 << 10;
 /// The longest a send may wait for room in the queue before the caller looks around again.
 const SEND_PATIENCE: Duration = Duration::from_secs(1);
 /// Room for two control messages: segment size and drop count.
