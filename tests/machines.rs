@@ -106,6 +106,11 @@ fn an_unfit_disk_fails_its_own_job_and_nobody_elses() -> Result<()> {
         broken.disks[0].fault = Some(DiskFault::WriteError {
             sector: 16 * MIB / 512,
         });
+        let mut removable = desk
+            .machine(4, Firmware::Bios)
+            .disk(path, Bus::Usb, 80 * MIB);
+        // Devices that no appliance has a driver for.
+        removable.devices = vec!["am53c974".to_owned(), "ne2k_pci,romfile=".to_owned()];
         let machines = vec![
             desk.machine(1, Firmware::Bios)
                 .disk(path, Bus::Virtio, 80 * MIB),
@@ -114,8 +119,7 @@ fn an_unfit_disk_fails_its_own_job_and_nobody_elses() -> Result<()> {
             desk.machine(3, Firmware::Bios)
                 .disk(path, Bus::Virtio, 80 * MIB)
                 .disk(path, Bus::Nvme, 80 * MIB),
-            desk.machine(4, Firmware::Bios)
-                .disk(path, Bus::Usb, 80 * MIB),
+            removable,
             broken,
         ];
         let room = desk.room(machines, 0.0)?;
@@ -130,6 +134,7 @@ fn an_unfit_disk_fails_its_own_job_and_nobody_elses() -> Result<()> {
             ("lab-2", "smaller"),
             ("lab-3", "nvme0n1"),
             ("lab-4", "removable"),
+            ("lab-4", "no driver for disk controller 1022:2020"),
             ("lab-5", "writ"),
         ];
         for (name, word) in failures {
@@ -144,12 +149,18 @@ fn an_unfit_disk_fails_its_own_job_and_nobody_elses() -> Result<()> {
             wait_until(format!("{name}'s console"), FLASH_LIMIT, || {
                 Ok(machine.serial(1).to_lowercase().contains(word))
             })?;
-            machine.press(Power::Off)?;
+            if !machine.is_off()? {
+                machine.press(Power::Off)?;
+            }
             let untouched = name != "lab-5";
             for disk in machine.spec().disks.iter().filter(|_| untouched) {
                 let bytes = fs::read(&disk.path).context("reading a disk")?;
                 ensure!(bytes.iter().all(|&b| b == 0), "{name} was written to");
             }
+        }
+        let shown = server.ask(&["machine", "show", "lab-4"])?.to_string();
+        for id in ["1022:2020", "10ec:8029"] {
+            ensure!(shown.contains(id), "the server does not name {id}: {shown}");
         }
         desk.await_flash(&server, room.machine("lab-1")?)
     })

@@ -6,9 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netflash_imager::{Target, TargetError, TargetOptions};
-use netflash_pxe::{ChoiceError, DiskInfo, DiskSelector};
+use netflash_pxe::{ChoiceError, DiskInfo, DiskSelector, OrphanKind};
 
 use crate::flash::chain;
+use crate::orphans;
 
 /// Disks reported; a machine with more is a storage server, and named disks are still found.
 const DISKS_MAX: usize = 128;
@@ -79,9 +80,15 @@ pub(crate) fn choose(
     let is_decided =
         |disks: &[DiskInfo]| !matches!(selector.choose(disks), Err(ChoiceError::Absent { .. }));
     let listed = wait_for(is_decided, DISK_WAIT);
-    let disk = selector
-        .choose(&listed)
-        .map_err(|error| error.to_string())?;
+    let disk = selector.choose(&listed).map_err(|error| {
+        let orphans = orphans::describe(&orphans::list(), OrphanKind::Storage);
+        match (&error, orphans) {
+            (ChoiceError::Absent { .. }, Some(orphans)) => {
+                format!("{error}; {orphans}")
+            }
+            _ => error.to_string(),
+        }
+    })?;
     Ok(disk.clone())
 }
 

@@ -26,6 +26,7 @@ mod machine;
 mod modules;
 mod mounts;
 mod network;
+mod orphans;
 mod screen;
 mod server;
 mod sink;

@@ -6,6 +6,7 @@ use std::path::Path;
 use netflash_pxe::{DiskInfo, Firmware, Identity, Iface, Inventory, Mac, NicInfo, plain};
 
 use crate::links::Link;
+use crate::orphans;
 
 /// Longest text taken from firmware, in characters.
 const TEXT_MAX: usize = 128;
@@ -78,6 +79,7 @@ pub(crate) fn inventory(disks: Vec<DiskInfo>, links: &[Link]) -> Inventory {
         memory_bytes: memory_bytes(&memory),
         disks,
         nics: links.iter().map(nic).collect(),
+        orphans: orphans::list(),
         kernel: nix::sys::utsname::uname()
             .map(|uname| uname.release().to_string_lossy().into_owned())
             .unwrap_or_default(),

@@ -13,13 +13,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netflash_pxe::Iface;
+use netflash_pxe::{Iface, OrphanKind};
 use ring::rand::{SecureRandom, SystemRandom};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::dhcp::{DhcpClient, DhcpEvent, Lease};
 use crate::links::{Link, Netlink};
 use crate::machine::is_preferred;
+use crate::orphans;
 
 const CLIENT_PORT: u16 = 68;
 const SERVER_PORT: u16 = 67;
@@ -121,7 +122,8 @@ impl Network {
             })
             .collect();
         if cards.is_empty() {
-            return "no network card was found that the appliance has a driver for".into();
+            let orphans = orphans::describe(&orphans::list(), OrphanKind::Network);
+            return orphans.unwrap_or_else(|| "no network card was found".into());
         }
         cards.join(", ")
     }

@@ -445,6 +445,9 @@ fn show_inventory(hello: &Hello) {
     for nic in &inventory.nics {
         log::info!("card={} mac={} driver={}", nic.name, nic.mac, nic.driver);
     }
+    for orphan in &inventory.orphans {
+        log::warn!("{orphan}");
+    }
     if inventory.disks.is_empty() {
         log::warn!("no disk was found: is its controller set to AHCI or NVMe, not RAID?");
     }

@@ -129,6 +129,7 @@ impl Hello {
             ("identity.macs", self.identity.macs.len()),
             ("inventory.disks", self.inventory.disks.len()),
             ("inventory.nics", self.inventory.nics.len()),
+            ("inventory.orphans", self.inventory.orphans.len()),
         ];
         if let Some((what, found)) = lists.into_iter().find(|(_, len)| *len > LIST_MAX) {
             return Err(ContractError::List { what, found });
@@ -164,12 +165,20 @@ impl Hello {
                 ("nic.driver", nic.driver.len()),
             ]
         });
+        let orphans = inventory.orphans.iter().flat_map(|orphan| {
+            [
+                ("orphan.bus", orphan.bus.len()),
+                ("orphan.address", orphan.address.len()),
+                ("orphan.id", orphan.id.len()),
+            ]
+        });
         let texts = optional
             .into_iter()
             .map(|(what, text)| (what, text.as_ref().map_or(0, String::len)))
             .chain(plain.into_iter().map(|(what, text)| (what, text.len())))
             .chain(disks)
-            .chain(nics);
+            .chain(nics)
+            .chain(orphans);
         for (what, found) in texts {
             if found > TEXT_MAX {
                 return Err(ContractError::Text { what, found });

@@ -1,5 +1,7 @@
 //! What a machine is made of, as its agent found it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Mac;
@@ -45,6 +47,9 @@ pub struct Inventory {
     /// Ethernet cards.
     #[serde(default)]
     pub nics: Vec<NicInfo>,
+    /// Devices that no driver of the appliance serves.
+    #[serde(default)]
+    pub orphans: Vec<OrphanInfo>,
     /// Kernel release the agent runs on.
     #[serde(default)]
     pub kernel: String,
@@ -103,4 +108,50 @@ pub struct NicInfo {
     /// Whether there is a link.
     #[serde(default)]
     pub link: bool,
+}
+
+/// What a device without a driver would have been good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OrphanKind {
+    /// The network.
+    Network,
+    /// Disks.
+    Storage,
+}
+
+/// A device that no driver of the appliance serves, or that hides disks from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrphanInfo {
+    /// What it would have been good for.
+    pub kind: OrphanKind,
+    /// The bus it is on: `pci`, `usb` or `virtio`.
+    pub bus: String,
+    /// Its place there, `0000:00:1f.6`.
+    pub address: String,
+    /// Vendor and device, `8086:15b8`, by which a driver is found.
+    pub id: String,
+    /// NVMe disks that it keeps for the firmware's RAID; it has a driver then.
+    #[serde(default)]
+    pub hidden_disks: u32,
+}
+
+impl fmt::Display for OrphanInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            OrphanKind::Network => "network card",
+            OrphanKind::Storage => "disk controller",
+        };
+        let Self {
+            id, bus, address, ..
+        } = self;
+        match self.hidden_disks {
+            0 => write!(f, "no driver for {kind} {id} at {bus} {address}"),
+            hidden => write!(
+                f,
+                "{kind} {id} at {bus} {address} hides {hidden} NVMe disk(s): set the firmware's SATA mode from RAID to \
+                 AHCI"
+            ),
+        }
+    }
 }

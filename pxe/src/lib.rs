@@ -34,7 +34,7 @@ pub use contract::{
 pub use decide::{ActiveJob, Asking, Boot, BootPolicy, BootReason, Decision, decide};
 pub use hex::{Hex32, HexError};
 pub use identity::{Identity, KnownMachine, Resolution, is_bad_uuid, resolve};
-pub use inventory::{DiskInfo, Firmware, Inventory, NicInfo};
+pub use inventory::{DiskInfo, Firmware, Inventory, NicInfo, OrphanInfo, OrphanKind};
 pub use mac::{Mac, MacError};
 pub use order::{FlashOrder, FreePolicy, Job, LastAction, Order, SessionTicket, VerifyPolicy};
 pub use params::{Iface, KernelParams, LogLevel, PARAMETERS, ParamWarning, Parameter};

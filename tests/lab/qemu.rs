@@ -61,6 +61,9 @@ pub(super) fn command(spec: &MachineSpec, directory: &Path, run: u32) -> Result<
         .args(["-device", "virtio-rng-pci"]);
     firmware(&mut command, spec, directory)?;
     network(&mut command, spec);
+    for device in &spec.devices {
+        command.args(["-device", device]);
+    }
     for (position, disk) in spec.disks.iter().enumerate() {
         attach(&mut command, disk, position, directory)?;
     }

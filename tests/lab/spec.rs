@@ -27,6 +27,8 @@ pub struct MachineSpec {
     pub disks: Vec<DiskSpec>,
     /// RAM in MiB.
     pub memory_mib: u32,
+    /// Further PCI devices, by QEMU's names for them.
+    pub devices: Vec<String>,
     /// What happens at power-on.
     pub boot: Boot,
     /// What its firmware tries first.
@@ -135,6 +137,7 @@ impl MachineSpec {
             nic,
             disks: Vec::new(),
             memory_mib: 512,
+            devices: Vec::new(),
             boot: Boot::Network,
             first: First::Network,
         }

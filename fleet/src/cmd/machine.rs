@@ -191,6 +191,9 @@ fn description(machine: &Machine) -> String {
         for nic in &inventory.nics {
             fact("nic", format!("{} {} {}", nic.name, nic.mac, nic.driver));
         }
+        for orphan in &inventory.orphans {
+            fact("unusable", orphan.to_string());
+        }
     }
     fact(
         "last boot",

@@ -448,5 +448,10 @@ fn cleaned(inventory: &Inventory) -> Inventory {
         nic.name = plain(&nic.name, 16);
         nic.driver = plain(&nic.driver, 32);
     }
+    for orphan in &mut clean.orphans {
+        orphan.bus = plain(&orphan.bus, 16);
+        orphan.address = plain(&orphan.address, 64);
+        orphan.id = plain(&orphan.id, 64);
+    }
     clean
 }
