@@ -176,7 +176,7 @@ fn a_dirty_file_system_is_refused_unless_every_byte_is_asked_for() {
         .output()
         .unwrap();
     assert!(
-        said(&absent).contains("no partition 7 to keep whole; the source has 1"),
+        said(&absent).contains("no partition 7; the source has 1"),
         "{}",
         said(&absent)
     );

@@ -303,6 +303,7 @@ mod tests {
         let options = SealOptions {
             used_only: true,
             whole: Default::default(),
+            only: None,
             level: 1,
             note: String::new(),
             parent: None,

@@ -12,6 +12,7 @@ pub(crate) mod lab;
 pub(crate) mod machine;
 pub(crate) mod power;
 pub(crate) mod receive;
+pub(crate) mod scope;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod status;

@@ -20,8 +20,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use netflash_pxe::{
-    AgentEvent, CaptureEnd, CaptureHow, CompareReport, DiskSelector, EventKind, FreePolicy,
-    JobReport, LastAction, Phase, Progress, VerifyPolicy, plain,
+    AgentEvent, CaptureEnd, CaptureHow, CompareReport, DiskSelector, EventKind, FlashScope,
+    FreePolicy, JobReport, LastAction, Phase, Progress, VerifyPolicy, plain,
 };
 
 mod compare;
@@ -113,12 +113,16 @@ impl FromStr for JobState {
     }
 }
 
-/// What a flash job asks for.
+/// What a flash job asks for. A word misspelt is refused: what it says may be all that stands between a disk and its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct FlashWish {
     /// Which disk loses its content.
     #[serde(default)]
     pub(crate) disk: DiskSelector,
+    /// Which partitions are written.
+    #[serde(default)]
+    pub(crate) scope: FlashScope,
     /// What becomes of unallocated runs.
     #[serde(default)]
     pub(crate) free: FreePolicy,

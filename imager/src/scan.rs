@@ -7,7 +7,9 @@ use std::ops::Range;
 
 use crate::extent::UNIT_BYTES;
 use crate::partition::Partition;
+use crate::ranges::Ranges;
 use crate::read_at::{ReadAt, Slice};
+use crate::scope::PartitionSet;
 use crate::tables::Tables;
 use crate::whole::Whole;
 
@@ -60,14 +62,20 @@ pub(crate) struct Scan {
 }
 
 /// Scans `disk`, whose sector size is `sector_bytes` when that is known, and asks every file system
-/// but those of `whole` what is free. A table that contradicts itself is no table; only a disk that
-/// cannot be read is an error.
+/// but those of `whole` what is free; partitions that are not in `only` are left out. A table that
+/// contradicts itself is no table; only a disk that cannot be read is an error.
 pub(crate) fn scan(
     disk: &dyn ReadAt,
     sector_bytes: Option<u32>,
     whole: &Whole,
+    only: Option<&PartitionSet>,
 ) -> io::Result<Scan> {
     let mut scan = scan_tables(disk, sector_bytes)?;
+    for index in 0..scan.partitions.len() {
+        let left_out = only.is_some_and(|only| !only.has(scan.partitions[index].number));
+        // What two partitions share is not one's to leave out.
+        scan.partitions[index].left_out = left_out && !scan.overlaps_another(index);
+    }
     scan.look_into_partitions(disk, whole)?;
     scan.tidy_free(disk.raw_bytes());
     Ok(scan)
@@ -104,6 +112,27 @@ fn guess_sector_bytes(disk: &dyn ReadAt) -> io::Result<u32> {
 }
 
 impl Scan {
+    /// What need not be read: all that is free, or only the partitions left out on request.
+    pub(crate) fn skipped(&self, used_only: bool) -> Vec<Range<u64>> {
+        if used_only {
+            return self.free.clone();
+        }
+        let left_out = self
+            .partitions
+            .iter()
+            .filter(|partition| partition.left_out);
+        let left_out = Ranges::of(left_out.map(|p| p.start_bytes..p.end_bytes()));
+        let mut whole_units = Vec::new();
+        for range in self
+            .free
+            .iter()
+            .flat_map(|free| left_out.within(free.clone()))
+        {
+            push_whole_units(&mut whole_units, range);
+        }
+        whole_units
+    }
+
     fn read_tables(&mut self, disk: &dyn ReadAt, sector_bytes: u32) -> io::Result<()> {
         let raw_bytes = disk.raw_bytes();
         let Some(mbr) = mbr::read(disk, sector_bytes)? else {
@@ -169,7 +198,9 @@ impl Scan {
             let range = self.partitions[index].start_bytes..self.partitions[index].end_bytes();
             let view = Slice::new(disk, range.clone());
             let found = fs::identify(&view)?;
-            let free = if self.overlaps_another(index) {
+            let free = if self.partitions[index].left_out {
+                Err(Obstacle::unknown("it is left out"))
+            } else if self.overlaps_another(index) {
                 Err(Obstacle::unknown("it overlaps another partition"))
             } else if self.tables.lba0.is_none() {
                 Err(Obstacle::unknown("there is no partition table"))
@@ -180,6 +211,9 @@ impl Scan {
             };
             let partition = &mut self.partitions[index];
             partition.used_bytes = partition.bytes;
+            if partition.left_out {
+                partition.used_bytes = 0;
+            }
             partition.fs = found.facts.fs.to_owned();
             partition.uuid = found.facts.uuid;
             if !found.facts.label.is_empty() {
@@ -187,6 +221,11 @@ impl Scan {
             }
             let asked_whole = whole.has(partition.number);
             match free {
+                _ if partition.left_out => {
+                    let place = place(partition);
+                    self.notes.push(format!("{place} is left out as asked"));
+                    self.free.push(range);
+                }
                 Err(Obstacle::Unsafe { found, .. }) if asked_whole => {
                     let place = place(partition);
                     self.notes

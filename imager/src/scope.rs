@@ -91,22 +91,29 @@ pub enum Scope {
     Keep(PartitionSet),
 }
 
-/// Two wishes that exclude each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("partitions are either written alone or kept; choose one of the two")]
-pub struct ScopeError;
+/// Numbers that are no scope.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ScopeError {
+    /// Two wishes that exclude each other.
+    #[error("partitions are either written alone or kept; choose one of the two")]
+    Both,
+    /// Numbers that no partition has.
+    #[error(transparent)]
+    Set(#[from] PartitionSetError),
+}
 
 impl Scope {
-    /// The scope of two options, of which at most one may be given.
+    /// The scope of an order: partitions to be written alone or to be kept; without any, the whole disk.
     ///
     /// # Errors
-    /// When both are given.
-    pub fn of(only: Option<PartitionSet>, keep: Option<PartitionSet>) -> Result<Scope, ScopeError> {
+    /// When both kinds are given, or a number that no partition has.
+    pub fn of(only: &[u32], keep: &[u32]) -> Result<Scope, ScopeError> {
+        let set = |numbers: &[u32]| PartitionSet::new(numbers.iter().copied());
         match (only, keep) {
-            (None, None) => Ok(Scope::Whole),
-            (Some(only), None) => Ok(Scope::Only(only)),
-            (None, Some(keep)) => Ok(Scope::Keep(keep)),
-            (Some(_), Some(_)) => Err(ScopeError),
+            ([], []) => Ok(Scope::Whole),
+            (only, []) => Ok(Scope::Only(set(only)?)),
+            ([], keep) => Ok(Scope::Keep(set(keep)?)),
+            _ => Err(ScopeError::Both),
         }
     }
 
@@ -157,14 +164,11 @@ mod tests {
 
     #[test]
     fn a_scope_is_one_wish_at_most() {
-        let (one, two) = (set("1"), set("2"));
-        assert_eq!(Scope::of(None, None), Ok(Scope::Whole));
-        assert_eq!(
-            Scope::of(Some(one.clone()), Some(two.clone())),
-            Err(ScopeError)
-        );
-        let only = Scope::of(Some(one), None).unwrap();
-        let keep = Scope::of(None, Some(two)).unwrap();
+        assert_eq!(Scope::of(&[], &[]), Ok(Scope::Whole));
+        assert_eq!(Scope::of(&[1], &[2]), Err(ScopeError::Both));
+        assert!(matches!(Scope::of(&[0], &[]), Err(ScopeError::Set(_))));
+        let only = Scope::of(&[1], &[]).unwrap();
+        let keep = Scope::of(&[], &[2]).unwrap();
         assert_eq!([1, 2].map(|number| only.has(number)), [true, false]);
         assert_eq!([1, 2].map(|number| keep.has(number)), [true, false]);
         let words = [Scope::Whole, only, keep].map(|scope| scope.to_string());

@@ -31,6 +31,7 @@ use crate::part_file::PartFile;
 use crate::partition::Partition;
 use crate::read_at::ReadAt;
 use crate::scan::{Refusal, Scan, scan, scan_tables};
+use crate::scope::PartitionSet;
 
 use crate::seal::consent::{check_consent, numbers, sentences, told, told_of_source, unchanged};
 use crate::seal::piece::Piece;
@@ -56,6 +57,8 @@ pub struct SealOptions {
     pub used_only: bool,
     /// Partitions kept byte for byte all the same, also when that is refused otherwise.
     pub whole: Whole,
+    /// The only partitions whose content is taken; all when nothing is said.
+    pub only: Option<PartitionSet>,
     /// zstd level, 1 (fast) to 19 (small).
     pub level: i32,
     /// A note for people.
@@ -119,11 +122,8 @@ pub enum SealError {
         /// Each with what to do.
         partitions: Vec<Refusal>,
     },
-    /// A partition asked for whole is not there.
-    #[error(
-        "there is no partition {number} to keep whole; the source has {}",
-        numbers(there)
-    )]
+    /// A partition that was named is not there.
+    #[error("there is no partition {number}; the source has {}", numbers(there))]
     NoPartition {
         /// As asked for.
         number: u32,
@@ -142,6 +142,9 @@ pub enum SealError {
     /// A stream cannot be read twice.
     #[error("a stream cannot be sealed on the way; name a file or device")]
     Stream,
+    /// Of a stream nothing is known before it is read.
+    #[error("partitions cannot be left out of a stream; name a file or device")]
+    OnlyOfStream,
     /// More than an image can hold.
     #[error("the source is larger than {} TiB, the most an image can hold", u64::from(FRAMES_MAX) >> 20)]
     TooLarge,
@@ -185,7 +188,7 @@ pub fn seal(
     let sector_bytes = source.disk().and_then(|disk| disk.sector_bytes());
     let before = match source.disk() {
         Some(disk) => {
-            let found = scan(disk, sector_bytes, &options.whole);
+            let found = scan(disk, sector_bytes, &options.whole, options.only.as_ref());
             Some(found.map_err(|source| SealError::Read { offset: 0, source })?)
         }
         None => None,
@@ -195,8 +198,9 @@ pub fn seal(
     }
     let mut notes = told_of_source(&source);
     let free = match &before {
-        Some(found) if options.used_only => found.free.clone(),
-        _ => Vec::new(),
+        Some(found) => found.skipped(options.used_only),
+        None if options.only.is_some() => return Err(SealError::OnlyOfStream),
+        None => Vec::new(),
     };
 
     let part = PartFile::create(output).map_err(write_error)?;
@@ -215,7 +219,8 @@ pub fn seal(
             unchanged(before, &after)?
         }
         None => {
-            let mut found = scan(&stored, sector_bytes, &options.whole).map_err(write_error)?;
+            let mut found =
+                scan(&stored, sector_bytes, &options.whole, None).map_err(write_error)?;
             found.notes.clear();
             if options.used_only {
                 let note = "a stream is kept whole: free space is only told from a file or device";

@@ -149,6 +149,7 @@ fn sealed(source: &Path, dir: &Path) -> Image {
     let options = SealOptions {
         used_only: true,
         whole: Default::default(),
+        only: None,
         level: 1,
         note: String::new(),
         parent: None,

@@ -14,7 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netflash_imager::{
-    SealError, SealOptions, SealProgress, Sealed, Source, Whole, WholeError, seal_to,
+    PartitionSetError, SealError, SealOptions, SealProgress, Sealed, Source, Whole, WholeError,
+    seal_to,
 };
 use netflash_pxe::{
     CAPTURE_NOTES_MAX, CaptureEnd, CaptureOrder, CaptureStage, DiskSelector, EventKind, Hex32,
@@ -122,7 +123,16 @@ impl Capture<'_> {
                 .parse()
                 .map_err(|error: WholeError| Broken::Source(error.to_string()))?,
         };
+        let only = match self.order.how.only.as_str() {
+            "" => None,
+            named => Some(
+                named
+                    .parse()
+                    .map_err(|error: PartitionSetError| Broken::Source(error.to_string()))?,
+            ),
+        };
         let options = SealOptions {
+            only,
             used_only: self.order.how.used_only,
             whole,
             level: self.order.how.level,

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use netflash_imager::{
     DeployEvent, DeployObserver, DeployOptions, DeployPhase, DeployReport, FreePolicy, ImageId,
-    Target, TargetOptions, VerifyPolicy,
+    Scope, Target, TargetOptions, VerifyPolicy,
 };
 use netflash_multicast::{
     AgentKey, Bypass, HandoverError, InterfaceChoice, MAX_NAME_BYTES, ObjectId, ReceiveConfig,
@@ -26,8 +26,8 @@ use netflash_multicast::{
     receive_beside,
 };
 use netflash_pxe::{
-    DiskInfo, DiskSelector, EventKind, FallbackReport, FlashOrder, JobReport, Phase, Progress,
-    SealedKeys, plain,
+    DiskInfo, DiskSelector, EventKind, FallbackReport, FlashOrder, FlashScope, JobReport, Phase,
+    Progress, SealedKeys, plain,
 };
 
 use crate::console::Console;
@@ -70,6 +70,8 @@ pub(crate) struct Flash<'a> {
     pub server: &'a Arc<Server>,
     /// What to do.
     pub order: &'a FlashOrder,
+    /// Which partitions.
+    pub scope: &'a FlashScope,
     /// What the keys of the session are sealed to.
     pub key: &'a AgentKey,
     /// The disk the kernel command line names, where the order says `auto`.
@@ -97,13 +99,14 @@ impl Flash<'_> {
             Ok(config) => config,
             Err(error) => return Ok(Outcome::Again(error.to_string())),
         };
+        let options = self.options()?;
         let (disk, target) = self.open_disk()?;
         let tally = Arc::new(Tally::default());
         let image = ImageId(self.order.image_id.0);
         let mut sink = DeploySink::new(
             image,
             target,
-            self.options(),
+            options,
             self.observer(&disk.path),
             tally.clone(),
         );
@@ -151,8 +154,12 @@ impl Flash<'_> {
         Ok((disk, target))
     }
 
-    fn options(&self) -> DeployOptions {
-        DeployOptions {
+    fn options(&self) -> Result<DeployOptions, String> {
+        let scope = Scope::of(&self.scope.only, &self.scope.keep);
+        let scope = scope.map_err(|error| error.to_string())?;
+        Ok(DeployOptions {
+            scope,
+            incomplete: self.scope.incomplete,
             free: free_policy(self.order.free),
             verify: match self.order.verify {
                 netflash_pxe::VerifyPolicy::Full => VerifyPolicy::Full,
@@ -160,7 +167,7 @@ impl Flash<'_> {
             },
             stop: self.stop.clone(),
             ..DeployOptions::default()
-        }
+        })
     }
 
     fn receive_config(&self) -> Result<ReceiveConfig, HandoverError> {
@@ -186,8 +193,18 @@ impl Flash<'_> {
         })
     }
 
+    /// What is being written, to show.
+    fn image(&self) -> String {
+        let name = &self.order.image_name;
+        if self.scope.is_plain() {
+            name.clone()
+        } else {
+            format!("{name} ({})", self.scope)
+        }
+    }
+
     fn enter(&self, phase: Phase, disk: &str, words: &str) {
-        let image = &self.order.image_name;
+        let image = self.image();
         self.console.phase(&format!("{image} on {disk}: {words}"));
         self.events.phase(phase, Some(disk.to_owned()));
     }
@@ -197,7 +214,7 @@ impl Flash<'_> {
         let console = self.console;
         let shown = std::sync::Mutex::new(Instant::now());
         let disk = disk.to_owned();
-        let image = self.order.image_name.clone();
+        let image = self.image();
         Arc::new(move |event: DeployEvent| {
             let words = match event.phase {
                 DeployPhase::Survey => "comparing what is on the disk already",

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use log::LevelFilter;
 use netflash_multicast::AgentKey;
 use netflash_pxe::{
-    CaptureOrder, CompareOrder, EventKind, FlashOrder, Hello, Hex32, Job, JobAnswer, KernelParams,
-    LastAction, LogLevel, Order, Welcome,
+    CaptureOrder, CompareOrder, EventKind, FlashOrder, FlashScope, Hello, Hex32, Job, JobAnswer,
+    KernelParams, LastAction, LogLevel, Order, PartialFlashOrder, Welcome,
 };
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
@@ -233,6 +233,7 @@ impl Worker {
     ) -> Option<Ending> {
         let session = match &job.order {
             Order::Flash(order) => order.session.session,
+            Order::PartialFlash(order) => order.flash.session.session,
             Order::Capture(_) | Order::Compare(_) => 0,
         };
         let stop = Arc::new(AtomicBool::new(false));
@@ -256,7 +257,16 @@ impl Worker {
                     job.id,
                     order.image_name
                 );
-                self.flash(running, key, name, order)
+                self.flash(running, key, name, order, &FlashScope::default())
+            }
+            Order::PartialFlash(PartialFlashOrder { flash, scope }) => {
+                log::info!(
+                    "job={} order=flash image={} session={session:08x} partitions={scope:?}",
+                    job.id,
+                    flash.image_name,
+                    scope = scope.to_string()
+                );
+                self.flash(running, key, name, flash, scope)
             }
             Order::Capture(order) => {
                 log::info!("job={} order=capture image={}", job.id, order.image_name);
@@ -314,6 +324,7 @@ impl Worker {
         key: &AgentKey,
         name: &str,
         order: &FlashOrder,
+        scope: &FlashScope,
     ) -> Result<Ended, String> {
         let job = running.id;
         let address = running
@@ -324,6 +335,7 @@ impl Worker {
             job,
             server: running.server,
             order,
+            scope,
             key,
             disk: self.params.disk.as_ref(),
             name,

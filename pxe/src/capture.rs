@@ -48,6 +48,9 @@ pub struct CaptureHow {
     /// Partitions kept byte for byte also where that is refused otherwise: `2,3`, `all`, or empty.
     #[serde(default)]
     pub whole: String,
+    /// The only partitions whose content is captured: `1,2`, or empty for all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub only: String,
     /// A note for people.
     #[serde(default)]
     pub note: String,
@@ -59,6 +62,7 @@ impl Default for CaptureHow {
             level: 3,
             used_only: true,
             whole: String::new(),
+            only: String::new(),
             note: String::new(),
         }
     }

@@ -16,6 +16,7 @@ mod mac;
 mod order;
 mod params;
 mod report;
+mod scope;
 mod script;
 mod sealed_keys;
 mod selector;
@@ -36,9 +37,12 @@ pub use hex::{Hex32, HexError};
 pub use identity::{Identity, KnownMachine, Resolution, is_bad_uuid, resolve};
 pub use inventory::{DiskInfo, Firmware, Inventory, NicInfo, OrphanInfo, OrphanKind};
 pub use mac::{Mac, MacError};
-pub use order::{FlashOrder, FreePolicy, Job, LastAction, Order, SessionTicket, VerifyPolicy};
+pub use order::{
+    FlashOrder, FreePolicy, Job, LastAction, Order, PartialFlashOrder, SessionTicket, VerifyPolicy,
+};
 pub use params::{Iface, KernelParams, LogLevel, PARAMETERS, ParamWarning, Parameter};
 pub use report::{AgentEvent, EventKind, FallbackReport, JobReport, Phase, Progress};
+pub use scope::FlashScope;
 pub use script::{AgentBoot, Platform, boot_script, start_script};
 pub use sealed_keys::{SealedKeys, SealedKeysError};
 pub use selector::{ChoiceError, DiskSelector, SelectorError};

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CaptureOrder, CompareOrder, DiskSelector, Hex32, SealedKeys};
+use crate::{CaptureOrder, CompareOrder, DiskSelector, FlashScope, Hex32, SealedKeys};
 
 /// One machine's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct Job {
 pub enum Order {
     /// Put an image on a disk.
     Flash(FlashOrder),
+    /// Put a part of an image on a disk. An order of its own, so that an agent too old for it refuses it, where it would
+    /// overlook a field and erase what shall stay.
+    PartialFlash(PartialFlashOrder),
     /// Make an image of a disk.
     Capture(CaptureOrder),
     /// Compare a disk with an image, writing nothing.
@@ -50,6 +53,16 @@ pub struct FlashOrder {
     /// How much is read back.
     #[serde(default)]
     pub verify: VerifyPolicy,
+}
+
+/// Put a part of an image on a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartialFlashOrder {
+    /// The image, the disk and how.
+    #[serde(flatten)]
+    pub flash: FlashOrder,
+    /// Which part.
+    pub scope: FlashScope,
 }
 
 /// What is needed to join a multicast session.

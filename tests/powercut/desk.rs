@@ -269,6 +269,7 @@ impl Sealed {
         let options = SealOptions {
             used_only: true,
             whole: Default::default(),
+            only: None,
             level: 1,
             note: String::new(),
             parent: None,

@@ -122,6 +122,7 @@ pub(crate) fn image(dir: &Path, name: &str, used_only: bool) -> Image {
     let options = SealOptions {
         used_only,
         whole: Default::default(),
+        only: None,
         level: 1,
         note: String::new(),
         parent: None,

@@ -14,6 +14,7 @@ use super::show;
 use crate::Exit;
 use crate::api::MachineList;
 use crate::client::Client;
+use crate::cmd::scope::ScopeArgs;
 use crate::confirm::confirm_erasing;
 use crate::fleet::FlashRequest;
 use crate::interrupt::stop_on_signal;
@@ -78,7 +79,10 @@ impl Machines {
 
 /// Flash machines with an image as soon as they boot over the network
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  netflash job flash debian-13 --machines lab1,lab2 --disk auto")]
+#[command(after_help = "\
+Examples:
+  netflash job flash debian-13 --machines lab1,lab2 --disk auto
+  netflash job flash debian-13 --all --keep 4          # partition 4 stays")]
 pub(crate) struct FlashArgs {
     /// Name of the image
     image: String,
@@ -87,6 +91,8 @@ pub(crate) struct FlashArgs {
     /// Disk to erase: auto, serial:…, wwn:…, /dev/… or size:200G..300G
     #[arg(long, value_name = "SELECTOR", default_value = "auto")]
     disk: DiskSelector,
+    #[command(flatten)]
+    scope: ScopeArgs,
     /// What becomes of space the image does not use
     #[arg(long, value_enum, default_value = "leave")]
     free: FreeWord,
@@ -94,7 +100,7 @@ pub(crate) struct FlashArgs {
     #[arg(long, value_enum, default_value = "full")]
     verify: VerifyWord,
     /// Compare first; leave a disk alone that is the image already
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["only", "keep", "incomplete"])]
     if_different: bool,
     /// What a machine does afterwards
     #[arg(long = "then", value_enum, default_value = "reboot")]
@@ -210,7 +216,9 @@ pub(crate) fn run(command: JobCommand, dir: &Path, json: bool) -> anyhow::Result
 fn flash(client: &Client, args: FlashArgs, json: bool) -> anyhow::Result<Exit> {
     let names = args.machines.names(client)?;
     confirm_erasing(
-        &format!("disk {} of {}", args.disk, names.join(", ")),
+        &args
+            .scope
+            .erased(format!("disk {} of {}", args.disk, names.join(", "))),
         args.yes,
     )?;
     let request = FlashRequest {
@@ -220,6 +228,7 @@ fn flash(client: &Client, args: FlashArgs, json: bool) -> anyhow::Result<Exit> {
         wish: FlashWish {
             disk: args.disk,
             free: args.free.into(),
+            scope: args.scope.of_job(),
             verify: match args.verify {
                 VerifyWord::Full => VerifyPolicy::Full,
                 VerifyWord::Sample => VerifyPolicy::Sample,
@@ -317,7 +326,11 @@ pub(crate) fn table(jobs: &[Job]) -> String {
             job.id.to_string(),
             job.machine_name.clone(),
             job.state.to_string(),
-            job.image_name.clone(),
+            if job.wish.scope.is_plain() {
+                job.image_name.clone()
+            } else {
+                format!("{} ({})", job.image_name, job.wish.scope)
+            },
             percent(job),
             rate.unwrap_or_default(),
             match (&job.report, &job.captured) {

@@ -21,6 +21,7 @@ use netflash_multicast::{
 use crate::{
     Exit,
     adapter::DeploySink,
+    cmd::scope::ScopeArgs,
     cmd::transfer::{
         FallbackResult, ReceiverResult, SharedKeys, TransferResult, megabytes_per_second, percent,
         seconds,
@@ -38,6 +39,7 @@ use crate::{
 Examples:
   netflash receive /dev/nvme0n1 --iface eth0
   netflash receive copy.raw --yes --json
+  netflash receive /dev/sda --keep 4
   netflash receive /dev/sda --http 10.0.0.1:9079")]
 pub(crate) struct ReceiveArgs {
     /// The disk: a block device, or a regular file (created if absent)
@@ -75,6 +77,8 @@ pub(crate) struct ReceiveArgs {
     /// that snoop without a querier; 0: never. Needs root
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     igmp: Duration,
+    #[command(flatten)]
+    scope: ScopeArgs,
     /// What becomes of free space: leave, discard or zero
     #[arg(long, value_name = "POLICY", default_value = "leave", value_parser = parse_free)]
     free: FreePolicy,
@@ -92,12 +96,13 @@ pub(crate) struct ReceiveArgs {
 /// Receives until the disk is whole and the sender knows.
 pub(crate) fn run(args: &ReceiveArgs, json: bool) -> anyhow::Result<Exit> {
     let options = TargetOptions {
-        create: true,
+        create: args.scope.is_whole(),
         ..TargetOptions::default()
     };
     let target = Target::open(&args.disk, options)?;
     if target.bytes() > 0 {
         let what = format!("{} ({} bytes)", args.disk.display(), target.bytes());
+        let what = args.scope.erased(what);
         confirm_erasing(&what, args.yes)?;
     }
     let stop = stop_on_signal()?;
@@ -121,7 +126,7 @@ pub(crate) fn run(args: &ReceiveArgs, json: bool) -> anyhow::Result<Exit> {
         free: args.free,
         verify: args.verify,
         stop: Arc::clone(&stop),
-        ..DeployOptions::default()
+        ..args.scope.options()
     };
     let line = Arc::new(Mutex::new(StatusLine::new()));
     let sink = DeploySink::new(target, deploy_options, disk_view(&line));

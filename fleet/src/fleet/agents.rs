@@ -7,7 +7,8 @@ use netflash_imager::Image;
 use netflash_multicast::Membership;
 use netflash_pxe::{
     AgentEvent, CaptureOrder, EVENTS_MAX, EventKind, EventsAnswer, FlashOrder, Hello, Inventory,
-    JobAnswer, Order, Phase, Resolution, SealedKeys, SessionTicket, Welcome, plain,
+    JobAnswer, Order, PartialFlashOrder, Phase, Resolution, SealedKeys, SessionTicket, Welcome,
+    plain,
 };
 
 use super::{Fleet, FleetError, event, job_event, now, resolve_among};
@@ -310,22 +311,29 @@ impl Fleet {
         let keys = membership.map(seal).transpose()?;
         self.take(store, &mut job, bearer_hash)?;
         let Job { id, wish, .. } = job;
+        let flash = FlashOrder {
+            image_name: image.name,
+            image_id: image.image_id,
+            raw_bytes: image.raw_bytes,
+            disk: wish.disk,
+            session: SessionTicket {
+                group: session.group,
+                session: session.session,
+                verify_key: session.verify_key,
+                keys,
+            },
+            free: wish.free,
+            verify: wish.verify,
+        };
+        let order = if wish.scope.is_plain() {
+            Order::Flash(flash)
+        } else {
+            let scope = wish.scope;
+            Order::PartialFlash(PartialFlashOrder { flash, scope })
+        };
         Ok(Some(netflash_pxe::Job {
             id,
-            order: Order::Flash(FlashOrder {
-                image_name: image.name,
-                image_id: image.image_id,
-                raw_bytes: image.raw_bytes,
-                disk: wish.disk,
-                session: SessionTicket {
-                    group: session.group,
-                    session: session.session,
-                    verify_key: session.verify_key,
-                    keys,
-                },
-                free: wish.free,
-                verify: wish.verify,
-            }),
+            order,
             last: wish.last,
         }))
     }

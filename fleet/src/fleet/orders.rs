@@ -1,10 +1,15 @@
 //! Jobs: entered, resumed, cancelled.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
+
+use netflash_imager::{Image, Partition, Scope, ScopeError};
+use netflash_pxe::FlashScope;
 
 use super::{Fleet, FleetError, event, find_image, find_machine, job_event, now};
 use crate::job::{FlashWish, Job, JobState};
-use crate::machine::Machine;
+use crate::machine::{Machine, StoredImage};
 use crate::session::Patience;
 use crate::store::{JobDraft, Store};
 
@@ -28,19 +33,29 @@ impl Fleet {
     /// Enter a flash job for each machine. They share one session, which can be joined when this returns; if only
     /// different disks are flashed, it begins with the first of these.
     pub(crate) fn flash(&self, request: &FlashRequest) -> Result<Vec<Job>, FleetError> {
+        let scope = &request.wish.scope;
         let compares = request.wish.if_different;
+        if compares && !scope.is_plain() {
+            let text =
+                "single partitions that are right are not written anyway; leave if_different out";
+            return Err(FleetError::Malformed(text.to_owned()));
+        }
         if compares {
             self.desk_for_manifests()?;
         }
         let mut store = self.store();
         let image = find_image(store.images()?, &request.image)?;
+        check_scope(scope, &image)?;
         let machines = chosen(store.as_ref(), request.machines.as_deref())?;
-        let text = format!(
+        let mut text = format!(
             "{} on {} machines, disk {}",
             image.name,
             machines.len(),
             request.wish.disk
         );
+        if !scope.is_plain() {
+            text.push_str(&format!(", partitions: {scope}"));
+        }
         let draft = JobDraft {
             image: image.id,
             image_name: &image.name,
@@ -158,6 +173,35 @@ impl Fleet {
     }
 }
 
+/// Refuses a part that the image does not have, before a machine boots for it. What is kept may be the disk's alone.
+fn check_scope(scope: &FlashScope, image: &StoredImage) -> Result<(), FleetError> {
+    let malformed = |error: ScopeError| FleetError::Malformed(error.to_string());
+    let wish = Scope::of(&scope.only, &scope.keep).map_err(malformed)?;
+    let opened = Image::open(Path::new(&image.path));
+    let opened = opened.map_err(|error| FleetError::Refused(error.to_string()))?;
+    let partitions = opened.manifest().partitions();
+    let absent = |number: &&u32| {
+        partitions
+            .iter()
+            .all(|partition| partition.number != **number)
+    };
+    if let Some(number) = scope.only.iter().find(absent) {
+        return Err(FleetError::Refused(format!(
+            "{} has no partition {number}",
+            image.name
+        )));
+    }
+    let lacking = |partition: &&Partition| partition.left_out && wish.has(partition.number);
+    match partitions.iter().find(lacking) {
+        Some(partition) if !scope.incomplete => Err(FleetError::Refused(format!(
+            "{} was made without the content of partition {}; write only the others, keep it, or order it \
+             incomplete",
+            image.name, partition.number
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The machines meant, each once.
 pub(super) fn chosen(
     store: &dyn Store,
@@ -186,3 +230,6 @@ pub(super) fn chosen(
         .map(|name| find_machine(all.clone(), name))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,6 +96,7 @@ pub(super) fn tiny_image(scratch: &TempDir) -> PathBuf {
     let options = SealOptions {
         used_only: true,
         whole: Default::default(),
+        only: None,
         level: 1,
         note: String::new(),
         parent: None,

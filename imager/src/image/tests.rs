@@ -15,10 +15,13 @@ use crate::{
     Target, TargetOptions, diff, extract_to_disk, extract_to_file, extract_to_stream, seal, verify,
 };
 
+mod left_out;
+
 fn options(used_only: bool) -> SealOptions {
     SealOptions {
         used_only,
         whole: Default::default(),
+        only: None,
         level: 1,
         note: "of a test".into(),
         parent: None,

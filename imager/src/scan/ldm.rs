@@ -35,7 +35,7 @@ mod tests {
             let path = blank(&directory, "disk", 8 * MIB);
             tool("sfdisk", &["--quiet", &path], &script);
             let raw = std::fs::read(&path).unwrap();
-            let found = scan(&Memory(&raw), None, &Whole::default()).unwrap();
+            let found = scan(&Memory(&raw), None, &Whole::default(), None).unwrap();
             assert!(found.notes[0].contains(REASON), "{:?}", found.notes);
             assert_eq!(found.partitions[0].used_bytes, 4 * MIB);
         }

@@ -191,7 +191,7 @@ fn gpt_disk(directory: &TempDir) -> Vec<u8> {
 fn a_gpt_reads_as_the_gpt_crate_reads_it() {
     let directory = TempDir::new().unwrap();
     let raw = gpt_disk(&directory);
-    let found = scan(&Memory(&raw), None, &Whole::default()).unwrap();
+    let found = scan(&Memory(&raw), None, &Whole::default(), None).unwrap();
     let theirs = ::gpt::GptConfig::new()
         .logical_block_size(LogicalBlockSize::Lb512)
         .open_from_device(Cursor::new(raw.clone()))
@@ -245,7 +245,7 @@ fn the_size_of_sectors_follows_from_where_the_gpt_lies() {
         .add_partition("root", 20 * MIB, linux, 0, None)
         .unwrap();
     let raw = table.write().unwrap().into_inner();
-    let found = scan(&Memory(&raw), None, &Whole::default()).unwrap();
+    let found = scan(&Memory(&raw), None, &Whole::default(), None).unwrap();
     assert_eq!(found.tables.sector_bytes, 4096);
     assert_eq!(found.tables.lba0.as_ref().map(Vec::len), Some(4096));
     let gpt = found.tables.gpt.as_ref().unwrap();
@@ -259,7 +259,7 @@ fn the_size_of_sectors_follows_from_where_the_gpt_lies() {
     );
     // Asked for sectors of 512 bytes, there is no table.
     assert_eq!(
-        scan(&Memory(&raw), Some(512), &Whole::default())
+        scan(&Memory(&raw), Some(512), &Whole::default(), None)
             .unwrap()
             .tables
             .gpt,
@@ -271,11 +271,11 @@ fn the_size_of_sectors_follows_from_where_the_gpt_lies() {
 fn a_gpt_is_read_from_its_backup_when_the_primary_is_gone() {
     let directory = TempDir::new().unwrap();
     let raw = gpt_disk(&directory);
-    let whole = scan(&Memory(&raw), None, &Whole::default()).unwrap();
+    let whole = scan(&Memory(&raw), None, &Whole::default(), None).unwrap();
     let mut damaged = raw.clone();
     damaged[520] ^= 1;
     assert_eq!(
-        scan(&Memory(&damaged), None, &Whole::default())
+        scan(&Memory(&damaged), None, &Whole::default(), None)
             .unwrap()
             .tables,
         whole.tables
@@ -284,7 +284,7 @@ fn a_gpt_is_read_from_its_backup_when_the_primary_is_gone() {
     let mut alone = raw.clone();
     let last = alone.len() - 512;
     alone[last] ^= 1;
-    let gpt = scan(&Memory(&alone), None, &Whole::default())
+    let gpt = scan(&Memory(&alone), None, &Whole::default(), None)
         .unwrap()
         .tables
         .gpt
@@ -292,7 +292,7 @@ fn a_gpt_is_read_from_its_backup_when_the_primary_is_gone() {
     assert_eq!(gpt.backup_lba, 64 * MIB / 512);
     let mut neither = damaged;
     neither[last] ^= 1;
-    let found = scan(&Memory(&neither), None, &Whole::default()).unwrap();
+    let found = scan(&Memory(&neither), None, &Whole::default(), None).unwrap();
     assert_eq!(
         (found.tables.gpt, found.free.len(), found.notes.len()),
         (None, 0, 1)
@@ -307,7 +307,7 @@ fn an_mbr_with_logical_partitions_reads_as_mbrman_reads_it() {
                   start=22528,size=10240,type=83\nstart=40960,size=8192,type=82\n";
     tool("sfdisk", &["--quiet", &path], script);
     let raw = std::fs::read(&path).unwrap();
-    let found = scan(&Memory(&raw), None, &Whole::default()).unwrap();
+    let found = scan(&Memory(&raw), None, &Whole::default(), None).unwrap();
     let theirs = mbrman::MBR::read_from(&mut Cursor::new(&raw[..]), 512).unwrap();
     let expected: Vec<(u32, u64, u64)> = theirs
         .iter()
@@ -347,7 +347,7 @@ fn a_chain_of_logical_partitions_that_loops_comes_to_an_end() {
         entry(&mut raw, place * 512 + 462, 5, next, 60);
         raw[place * 512 + 510..place * 512 + 512].copy_from_slice(&[0x55, 0xaa]);
     }
-    let found = scan(&Memory(&raw), None, &Whole::default()).unwrap();
+    let found = scan(&Memory(&raw), None, &Whole::default(), None).unwrap();
     assert_eq!(found.partitions.len(), 2);
 }
 
@@ -357,7 +357,7 @@ fn a_file_system_without_a_table_is_no_table() {
     let path = blank(&directory, "fat", 40 * MIB);
     tool("mkfs.fat", &["-F", "32", "-n", "STICK", &path], "");
     let raw = std::fs::read(&path).unwrap();
-    let found = scan(&Memory(&raw), None, &Whole::default()).unwrap();
+    let found = scan(&Memory(&raw), None, &Whole::default(), None).unwrap();
     assert_eq!((&found.tables.lba0, found.free.len()), (&None, 0));
     assert_eq!(
         (
@@ -408,7 +408,7 @@ proptest! {
             raw[place] = value;
         }
         raw.truncate(raw.len() - cut);
-        let found = scan(&Memory(&raw), None, &Whole::default()).unwrap();
+        let found = scan(&Memory(&raw), None, &Whole::default(), None).unwrap();
         prop_assert!(found.free.iter().all(|range| range.start < range.end && range.end <= raw.len() as u64));
         prop_assert!(found.free.windows(2).all(|pair| pair[0].end < pair[1].start));
     }

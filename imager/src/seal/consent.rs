@@ -2,6 +2,7 @@
 
 use crate::partition::Partition;
 use crate::scan::{Refusal, Scan};
+use crate::scope::PartitionSet;
 use crate::seal::{SealError, SealOptions};
 use crate::source::Source;
 
@@ -9,6 +10,10 @@ use crate::source::Source;
 pub(super) fn check_consent(found: &Scan, options: &SealOptions) -> Result<(), SealError> {
     let there: Vec<u32> = found.partitions.iter().map(|p| p.number).collect();
     if let Some(number) = options.whole.absent(&there) {
+        return Err(SealError::NoPartition { number, there });
+    }
+    let only = options.only.iter().flat_map(PartitionSet::iter);
+    if let Some(number) = only.into_iter().find(|number| !there.contains(number)) {
         return Err(SealError::NoPartition { number, there });
     }
     // Who wants every byte has consented.

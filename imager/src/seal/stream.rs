@@ -31,13 +31,10 @@ pub fn seal_to(
     let read_error = |source| SealError::Read { offset: 0, source };
     check_size(&source)?;
     let sector_bytes = disk.sector_bytes();
-    let before = scan(disk, sector_bytes, &options.whole).map_err(read_error)?;
+    let before =
+        scan(disk, sector_bytes, &options.whole, options.only.as_ref()).map_err(read_error)?;
     check_consent(&before, options)?;
-    let free = if options.used_only {
-        before.free.clone()
-    } else {
-        Vec::new()
-    };
+    let free = before.skipped(options.used_only);
 
     let mut notes = told_of_source(&source);
     let mut draft = Draft::default();
@@ -77,6 +74,7 @@ mod tests {
         SealOptions {
             used_only: true,
             whole: Whole::default(),
+            only: None,
             level: 1,
             note: "of a test".into(),
             parent: None,

@@ -212,6 +212,7 @@ impl Room {
         let options = SealOptions {
             used_only: true,
             whole: Default::default(),
+            only: None,
             level: 1,
             note: String::new(),
             parent: None,

@@ -28,6 +28,7 @@ impl Bench {
         let options = SealOptions {
             used_only: false,
             whole: Default::default(),
+            only: None,
             level: 1,
             note: String::new(),
             parent: None,

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use netflash_imager::{
-    Image, ImageId, ImportOptions, ImportProgress, SealError, SealOptions, Source, SourceError,
-    Whole, seal,
+    Image, ImageId, ImportOptions, ImportProgress, PartitionSet, SealError, SealOptions, Source,
+    SourceError, Whole, seal,
 };
 
 use crate::Exit;
@@ -36,6 +36,9 @@ pub(crate) struct CreateArgs {
     /// Keep these partitions byte for byte, also if dirty: 2,3 or all
     #[arg(long, value_name = "N,M|all")]
     whole: Option<Whole>,
+    /// Take only these partitions; the others are left empty
+    #[arg(long, value_name = "N,M")]
+    only: Option<PartitionSet>,
     /// Which disk, when SRC has several (OVA, Clonezilla)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
     disk: Option<u32>,
@@ -84,6 +87,7 @@ pub(super) fn run(args: &CreateArgs, json: bool) -> anyhow::Result<Exit> {
     let options = SealOptions {
         used_only: args.used_only == UsedOnly::Auto,
         whole: args.whole.clone().unwrap_or_default(),
+        only: args.only.clone(),
         level: args.level,
         note: args.note.clone(),
         parent: args.parent.as_deref().map(parent_id).transpose()?,

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::Exit;
 use crate::cmd::image::{Pace, threads};
+use crate::cmd::scope::ScopeArgs;
 use crate::confirm::confirm_erasing;
 use crate::interrupt::stop_on_signal;
 
@@ -24,10 +25,12 @@ use crate::interrupt::stop_on_signal;
 #[command(after_help = "\
 A file becomes the raw disk, byte for byte, with holes where nothing is used.
 A block device is surveyed first; only what differs is written, then read back.
+So is a file that holds a disk, with --only and --keep.
 
 Examples:
   netflash image extract debian-13.img.zst /dev/sdb
   netflash image extract debian-13.img.zst debian-13.raw
+  netflash image extract debian-13.img.zst /dev/sdb --keep 4
   netflash image extract debian-13.img.zst - | qemu-img dd -f raw of=x.raw")]
 pub(crate) struct ExtractArgs {
     /// The image
@@ -36,6 +39,8 @@ pub(crate) struct ExtractArgs {
     /// Block device, file, or - for standard output
     #[arg(value_name = "DISK")]
     disk: PathBuf,
+    #[command(flatten)]
+    scope: ScopeArgs,
     /// Erase what is there without asking
     #[arg(long)]
     yes: bool,
@@ -45,6 +50,10 @@ pub(super) fn run(args: &ExtractArgs, json: bool) -> anyhow::Result<Exit> {
     let stop = stop_on_signal()?;
     let image = Image::open(&args.image)?;
     let extracted = if args.disk == Path::new("-") {
+        anyhow::ensure!(
+            args.scope.is_whole(),
+            "--only and --keep need a disk, not a stream"
+        );
         to_stream(&image, &stop).map(|()| json!({}))
     } else {
         let there = args.disk.metadata().ok();
@@ -52,10 +61,10 @@ pub(super) fn run(args: &ExtractArgs, json: bool) -> anyhow::Result<Exit> {
             .as_ref()
             .is_some_and(|meta| meta.file_type().is_block_device());
         if is_device || there.is_some_and(|meta| meta.len() > 0) {
-            confirm_erasing(&args.disk.display().to_string(), args.yes)?;
+            confirm_erasing(&args.scope.erased(args.disk.display()), args.yes)?;
         }
-        if is_device {
-            to_disk(&image, &args.disk, stop)
+        if is_device || !args.scope.is_whole() {
+            to_disk(&image, &args.disk, &args.scope, stop)
         } else {
             to_file(&image, &args.disk, &stop)
         }
@@ -72,7 +81,8 @@ pub(super) fn run(args: &ExtractArgs, json: bool) -> anyhow::Result<Exit> {
             result["raw_bytes"] = image.manifest().raw_bytes().into();
             println!("{result}");
         } else {
-            println!("{} is image {}", args.disk.display(), image.id());
+            let words = args.scope.written(args.disk.display());
+            println!("{words} is image {}", image.id());
         }
     }
     Ok(Exit::Done)
@@ -101,11 +111,16 @@ fn to_file(image: &Image, path: &Path, stop: &AtomicBool) -> anyhow::Result<serd
     Ok(json!({}))
 }
 
-fn to_disk(image: &Image, path: &Path, stop: Arc<AtomicBool>) -> anyhow::Result<serde_json::Value> {
+fn to_disk(
+    image: &Image,
+    path: &Path,
+    scope: &ScopeArgs,
+    stop: Arc<AtomicBool>,
+) -> anyhow::Result<serde_json::Value> {
     let target = Target::open(path, TargetOptions::default())?;
     let options = DeployOptions {
         stop,
-        ..DeployOptions::default()
+        ..scope.options()
     };
     let deploy = Deploy::begin(Arc::clone(image.manifest()), target, options, view())?;
     let report = extract_to_disk(image, deploy)?;

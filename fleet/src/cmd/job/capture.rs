@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use netflash_imager::Whole;
+use netflash_imager::{PartitionSet, Whole};
 use netflash_pxe::{CaptureHow, DiskSelector};
 
 use super::{LastWord, table};
@@ -33,6 +33,9 @@ pub(crate) struct CaptureArgs {
     /// Keep these partitions byte for byte, also where that is refused
     #[arg(long, value_name = "N,M|all")]
     whole: Option<Whole>,
+    /// Take only these partitions; the others are left empty
+    #[arg(long, value_name = "N,M")]
+    only: Option<PartitionSet>,
     /// zstd level, 1 (fast) to 19 (small)
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
@@ -57,6 +60,7 @@ pub(super) fn run(client: &Client, args: CaptureArgs, json: bool) -> anyhow::Res
                     .whole
                     .map(|whole| whole.to_string())
                     .unwrap_or_default(),
+                only: args.only.map(|only| only.to_string()).unwrap_or_default(),
                 note: args.note,
             },
             last: args.last.into(),

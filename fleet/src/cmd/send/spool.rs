@@ -79,6 +79,7 @@ fn spool_from(
     let options = SealOptions {
         used_only: false,
         whole: Default::default(),
+        only: None,
         level: LEVEL,
         note: String::new(),
         parent: None,
