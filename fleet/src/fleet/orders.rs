@@ -177,8 +177,10 @@ impl Fleet {
 fn check_scope(scope: &FlashScope, image: &StoredImage) -> Result<(), FleetError> {
     let malformed = |error: ScopeError| FleetError::Malformed(error.to_string());
     let wish = Scope::of(&scope.only, &scope.keep).map_err(malformed)?;
-    let opened = Image::open(Path::new(&image.path));
-    let opened = opened.map_err(|error| FleetError::Refused(error.to_string()))?;
+    let Ok(opened) = Image::open(Path::new(&image.path)) else {
+        // The session says why it cannot be sent.
+        return Ok(());
+    };
     let partitions = opened.manifest().partitions();
     let absent = |number: &&u32| {
         partitions
