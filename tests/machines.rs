@@ -22,6 +22,8 @@ use tests::lab::{
 mod booted;
 #[path = "machines/compared.rs"]
 mod compared;
+#[path = "machines/kept.rs"]
+mod kept;
 #[path = "machines/walled.rs"]
 mod walled;
 
@@ -231,14 +233,7 @@ impl Desk {
         let netflash = given("NETFLASH_BIN")?;
         let raw = directory.join("small.raw");
         small_disk(&raw)?;
-        let image = directory.join("small.img.zst");
-        let sealed = Command::new(&netflash)
-            .args(["image", "create"])
-            .args([&raw, &image])
-            .status()
-            .context("starting netflash image create")?;
-        ensure!(sealed.success(), "netflash image create: {sealed}");
-        Ok(Desk {
+        let desk = Desk {
             directory: directory.to_owned(),
             programs: Programs::new(
                 netflash,
@@ -247,7 +242,22 @@ impl Desk {
             ),
 
             guest: GuestDisk::open(&raw)?,
-        })
+        };
+        desk.seal("small")?;
+        Ok(desk)
+    }
+
+    /// The image of the raw disk of this name.
+    fn seal(&self, name: &str) -> Result<PathBuf> {
+        let raw = self.directory.join(format!("{name}.raw"));
+        let image = self.directory.join(format!("{name}.img.zst"));
+        let sealed = Command::new(given("NETFLASH_BIN")?)
+            .args(["image", "create"])
+            .args([&raw, &image])
+            .status()
+            .context("starting netflash image create")?;
+        ensure!(sealed.success(), "netflash image create: {sealed}");
+        Ok(image)
     }
 
     fn machine(&self, number: u8, firmware: Firmware) -> MachineSpec {

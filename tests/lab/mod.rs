@@ -33,6 +33,7 @@ mod server;
 mod shell;
 mod small;
 mod spec;
+mod two_systems;
 mod up;
 mod world;
 
@@ -52,5 +53,6 @@ pub use server::{ServerOptions, ServerProcess};
 pub use shell::sh;
 pub use small::{SMALL_DISK_BYTES, SMALL_DISK_SAYS, small_disk};
 pub use spec::{Boot, Bus, DiskFault, DiskSpec, Firmware, First, MachineSpec, Nic};
+pub use two_systems::{TWO_SYSTEMS_BYTES, press_key, two_systems};
 pub use up::{UpOptions, up};
 pub use world::{enter, inside};
