@@ -4,6 +4,8 @@
 //! On loopback: states, ladders, faults and a room of a hundred. In the lab: a QEMU machine behind each kind of
 //! controller, which boots from the network once and its disk after that.
 
+#[path = "power/amt.rs"]
+mod amt;
 #[path = "power/controller.rs"]
 mod controller;
 #[path = "power/desk.rs"]

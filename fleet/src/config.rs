@@ -354,6 +354,7 @@ mod tests {
         assert!(matches!(config.power["vm"], PowerProfile::Qmp { .. }));
         assert!(matches!(config.power["plug"], PowerProfile::Command { .. }));
         assert!(matches!(config.power["bmc"], PowerProfile::Ipmi { .. }));
+        assert!(matches!(config.power["desk"], PowerProfile::Amt { .. }));
         assert!(matches!(
             config.power["idrac"],
             PowerProfile::Redfish { .. }

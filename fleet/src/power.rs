@@ -14,6 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 mod address;
+mod amt;
 mod child;
 mod command;
 mod deadline;

@@ -13,6 +13,7 @@ use tests::lab::{
     ServerOptions, ServerProcess, inside, sh, small_disk, wait_until,
 };
 
+use crate::amt::AmtDevice;
 use crate::controller::Controller;
 use crate::desk::{lab, netflash};
 use crate::service::{OwnCertificate, Service};
@@ -67,6 +68,31 @@ fn by_redfish_a_machine_boots_the_network_once_and_then_its_disk() -> Result<()>
                 Controller::PASSWORD,
             )?;
             server.ask(&["power", "trust", "lab-1", "--yes"])?;
+            boots_the_network_once(&server, machine)
+        },
+    )
+}
+
+#[test]
+fn by_amt_a_machine_boots_the_network_once_and_then_its_disk() -> Result<()> {
+    inside(
+        "netboot::by_amt_a_machine_boots_the_network_once_and_then_its_disk",
+        || {
+            let stage = Stage::set("[power.bmc]\ndriver = \"amt\"\ntls = false\n")?;
+            let room = stage.room()?;
+            let machine = room.machine("lab-1")?;
+            sh("ip addr add 10.77.0.2/24 dev br0")?;
+            let place = stage.scratch.path().join("lab-1");
+            let device = AmtDevice::start("10.77.0.2", &place, &["console"])?;
+            let server = stage.serve(&room)?;
+            let power = device.power().replace("desk:", "bmc:");
+            stage.enter(
+                &server,
+                machine,
+                &power,
+                AmtDevice::USER,
+                AmtDevice::PASSWORD,
+            )?;
             boots_the_network_once(&server, machine)
         },
     )

@@ -7,12 +7,16 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::bmc::Board;
+use tests::lab::wait_until;
 
 use crate::desk::{Desk, lab};
 
+/// How long the controller's words may take: they come by a pipe, and an answer may be quicker.
+const WORDS: Duration = Duration::from_secs(10);
 const USER: &str = "admin";
 const PASSWORD: &str = "Pa55-word of 20 byte";
 const PROFILE: &str = "[power.bmc]\ndriver = \"ipmi\"\n";
@@ -154,11 +158,9 @@ fn suite_17_boots_a_uefi_machine_from_the_network_once() -> Result<()> {
         assert_eq!(desk.power(&["cycle", "a"])?["state"], "on");
         assert_eq!(strict.board.starts()?, ["network", "disk", "disk"]);
         assert_eq!(desk.power(&["off", "a", "--soft"])?["state"], "off");
-        assert_eq!(
-            strict.count("login"),
-            strict.count("closed"),
-            "every session is closed"
-        );
+        wait_until("every session to be closed", WORDS, || {
+            Ok(strict.count("login") == strict.count("closed"))
+        })?;
         assert_eq!(strict.count("wrong"), 0);
     }
     Ok(())
@@ -187,11 +189,17 @@ fn busy_is_asked_again_and_a_wrong_password_is_not() -> Result<()> {
         "off",
         "busy is not for ever"
     );
+    wait_until("every session to be closed", WORDS, || {
+        Ok(strict.count("closed") > 0 && strict.count("login") == strict.count("closed"))
+    })?;
     let before = strict.count("login");
     desk.login("bmc", USER, "wrong")?;
     for action in ["status", "on", "off"] {
         assert_eq!(desk.power(&[action, "a"])?["failure"], "wrong-password");
     }
+    wait_until("the wrong login to be noted", WORDS, || {
+        Ok(strict.count("login") > before)
+    })?;
     assert_eq!(
         strict.count("login"),
         before + 1,

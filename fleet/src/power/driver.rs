@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::address::{PowerAddress, Words, find};
+use super::address::{Host, PowerAddress, Words, find};
+use super::amt::AmtPower;
 use super::command::CommandPower;
 use super::failure::{Failure, PowerError};
 use super::ipmi::IpmiPower;
@@ -29,6 +30,24 @@ pub(crate) trait Keyring: Sync {
 /// Ports of HTTP, without and with TLS.
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
+/// The same of Intel AMT.
+const AMT_HTTP: u16 = 16992;
+const AMT_HTTPS: u16 = 16993;
+
+/// The way to a device that speaks HTTP, with the certificate it is known by. `ports` are those without and with TLS.
+fn wire(
+    keys: &dyn Keyring,
+    device: &str,
+    host: Host,
+    tls: bool,
+    ports: [u16; 2],
+) -> Result<Wire, PowerError> {
+    Ok(match (tls, keys.pin(device)?) {
+        (false, _) => Wire::new(host, ports[0], Security::None),
+        (true, Some(pin)) => Wire::new(host, ports[1], Security::Pinned(pin)),
+        (true, None) => Wire::new(host, ports[1], Security::Unknown),
+    })
+}
 
 /// The rung that a power setting of a machine names.
 pub(super) fn rung(
@@ -128,16 +147,18 @@ pub(super) fn rung(
             system,
             asked: Asked::default(),
         }),
+        PowerProfile::Amt { tls, .. } => {
+            let login = needed()?;
+            stamp = login.stamp;
+            let host = place.address.parse()?;
+            let wire = wire(keys, &device, host, tls, [AMT_HTTP, AMT_HTTPS])?;
+            Box::new(AmtPower::new(wire, login))
+        }
         PowerProfile::Redfish { tls, firmware, .. } => {
             let login = needed()?;
             stamp = login.stamp;
             let (host, system) = redfish_address(&place.address)?;
-            let (security, port) = match (tls, keys.pin(&device)?) {
-                (false, _) => (Security::None, HTTP),
-                (true, Some(pin)) => (Security::Pinned(pin), HTTPS),
-                (true, None) => (Security::Unknown, HTTPS),
-            };
-            let wire = Wire::new(host, port, security);
+            let wire = wire(keys, &device, host, tls, [HTTP, HTTPS])?;
             Box::new(RedfishPower::new(wire, login, firmware, system))
         }
     };

@@ -78,6 +78,15 @@ pub(crate) enum PowerProfile {
         #[serde(default = "default_slow_deadline")]
         deadline_seconds: u64,
     },
+    /// Intel AMT; the address is its HOST or HOST:PORT.
+    Amt {
+        /// Whether it is spoken over TLS; without it, what is asked passes in the clear, the password does not.
+        #[serde(default = "default_tls")]
+        tls: bool,
+        /// Seconds an action may take.
+        #[serde(default = "default_slow_deadline")]
+        deadline_seconds: u64,
+    },
     /// Wake-on-LAN; the address is a MAC address, or nothing for the machine's first one.
     Wol {
         /// Broadcast addresses of the networks to wake, such as 10.77.0.255.
@@ -238,6 +247,9 @@ impl PowerProfile {
             | PowerProfile::Redfish {
                 deadline_seconds, ..
             }
+            | PowerProfile::Amt {
+                deadline_seconds, ..
+            }
             | PowerProfile::Wol {
                 deadline_seconds, ..
             }
@@ -252,7 +264,7 @@ impl PowerProfile {
     pub(super) fn check(&self, address: &str) -> Result<(), PowerError> {
         match self {
             PowerProfile::Qmp { .. } | PowerProfile::Command { .. } => Ok(()),
-            PowerProfile::Ipmi { .. } | PowerProfile::Ssh { .. } => {
+            PowerProfile::Ipmi { .. } | PowerProfile::Amt { .. } | PowerProfile::Ssh { .. } => {
                 address.parse::<Host>().map(drop)
             }
             PowerProfile::Wol { .. } => wol_address(address).map(drop),
@@ -266,6 +278,7 @@ impl PowerProfile {
             PowerProfile::Qmp { .. } => ("qmp", address),
             PowerProfile::Command { .. } => ("command", address),
             PowerProfile::Ipmi { .. } => ("ipmi", address),
+            PowerProfile::Amt { .. } => ("amt", address),
             PowerProfile::Wol { .. } => ("wol", address),
             PowerProfile::Ssh { .. } => ("ssh", address),
             PowerProfile::Redfish { .. } => {
