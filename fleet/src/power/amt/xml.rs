@@ -162,7 +162,16 @@ impl<'a> Reader<'a> {
             name,
             ..Element::default()
         };
-        while !empty {
+        if !empty {
+            self.content(tag, depth, &mut element)?;
+        }
+        self.names.truncate(outside);
+        Ok(element)
+    }
+
+    /// Text and elements up to the tag that closes `tag`.
+    fn content(&mut self, tag: &str, depth: usize, element: &mut Element) -> Result<(), XmlError> {
+        loop {
             let rest = self.rest();
             let text = &rest[..rest
                 .find('<')
@@ -174,8 +183,7 @@ impl<'a> Reader<'a> {
                     return Err(self.error("another element is closed than was opened"));
                 }
                 self.skip_blanks();
-                self.need(">", "a tag without an end")?;
-                break;
+                return self.need(">", "a tag without an end");
             }
             if self.take("<!--") {
                 self.take_until("-->", "a comment without an end")?;
@@ -183,8 +191,6 @@ impl<'a> Reader<'a> {
             }
             element.children.push(self.element(depth + 1)?);
         }
-        self.names.truncate(outside);
-        Ok(element)
     }
 
     /// Attributes up to the end of the tag; whether the element is empty.
