@@ -42,7 +42,7 @@ pub fn boot_once(disk: &Path, directory: &Path) -> Result<()> {
         .spawn()
         .context("starting QEMU")?;
     let booted = await_prompt(qemu.stdout.take().context("its serial line")?);
-    let down = booted.and_then(|()| press_power(monitor));
+    let down = booted.and_then(|()| press_keys(monitor));
     let end = Instant::now() + DOWN_MAX.mul_f64(stretch());
     while down.is_ok() && qemu.try_wait()?.is_none() && Instant::now() < end {
         thread::sleep(Duration::from_millis(200));
@@ -76,11 +76,16 @@ fn await_prompt(serial: ChildStdout) -> Result<()> {
         .context("the guest did not come to its login prompt")
 }
 
-fn press_power(monitor: &Path) -> Result<()> {
+fn press_keys(monitor: &Path) -> Result<()> {
     let mut socket = UnixStream::connect(monitor).context("reaching QEMU")?;
     let mut answers = BufReader::new(socket.try_clone()?).lines();
-    for command in ["qmp_capabilities", "system_powerdown"] {
-        writeln!(socket, "{{\"execute\": \"{command}\"}}")?;
+    for command in [
+        r#""qmp_capabilities""#,
+        // A guest without a daemon for its power button ends in order on these keys, and QEMU does not start it again.
+        r#""send-key", "arguments": {"keys": [{"type": "qcode", "data": "ctrl"},
+            {"type": "qcode", "data": "alt"}, {"type": "qcode", "data": "delete"}]}"#,
+    ] {
+        writeln!(socket, "{{\"execute\": {command}}}")?;
         loop {
             let Some(line) = answers.next() else {
                 bail!("QEMU says nothing to {command}");

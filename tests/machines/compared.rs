@@ -7,8 +7,8 @@ use tests::lab::{Bus, Firmware, JobView, Machine, Power, inside, wait_until};
 
 use super::{Desk, FLASH_LIMIT, MIB, given, hash, scratch};
 
-/// A byte of a file on partition 2 of the small disk; its block is in use.
-const CHANGED_BYTE: u64 = 20 * MIB + 77;
+/// Beyond it the small disk has partition 2 only, and nothing but files: what is not zero there belongs to one.
+const FILES_START: u64 = 20 * MIB;
 
 #[test]
 fn an_equal_disk_is_left_alone_and_a_changed_one_is_named_and_flashed() -> Result<()> {
@@ -93,8 +93,13 @@ fn flip(machine: &Machine) -> Result<()> {
     let path = &machine.spec().disks[0].path;
     let disk = fs::OpenOptions::new().read(true).write(true).open(path)?;
     let mut byte = [0];
-    disk.read_exact_at(&mut byte, CHANGED_BYTE)?;
-    disk.write_all_at(&[!byte[0]], CHANGED_BYTE)
+    let mut place = FILES_START;
+    while byte == [0] {
+        place += 4096;
+        disk.read_exact_at(&mut byte, place)
+            .context("looking for a file's byte")?;
+    }
+    disk.write_all_at(&[!byte[0]], place)
         .context("changing a byte")
 }
 
