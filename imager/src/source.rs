@@ -179,25 +179,28 @@ impl Source {
     /// [`SourceError::Io`] when it cannot be opened, [`SourceError::Kind`] when it is none, [`SourceError::Empty`]
     /// without a medium.
     pub fn device(path: &Path) -> Result<Source, SourceError> {
-        let path = || path.to_owned();
         let refuse = |source| SourceError::Io {
-            path: path(),
+            path: path.to_owned(),
             source,
         };
-        let mut file = File::open(path()).map_err(refuse)?;
+        let mut file = File::open(path).map_err(refuse)?;
         let metadata = file.metadata().map_err(refuse)?;
         if !metadata.file_type().is_block_device() {
-            return Err(SourceError::Kind { path: path() });
+            return Err(SourceError::Kind {
+                path: path.to_owned(),
+            });
         }
         let bytes = file.seek(SeekFrom::End(0)).map_err(refuse)?;
         if bytes == 0 {
-            return Err(SourceError::Empty { path: path() });
+            return Err(SourceError::Empty {
+                path: path.to_owned(),
+            });
         }
         let number = format!("{}:{}", major(metadata.rdev()), minor(metadata.rdev()));
-        let medium = Extract::new(file, bytes).past_cache(&path());
+        let medium = Extract::new(file, bytes).past_cache(path);
         let mut disk = Disk::from(Box::new(medium) as Box<dyn Medium>);
         disk.usage = Kernel::default().use_of(&number);
-        disk.sector_bytes = Device::open(&path(), Access::Read)
+        disk.sector_bytes = Device::open(path, Access::Read)
             .and_then(|device| device.sector_bytes())
             .map_err(refuse)?;
         Ok(Source {
