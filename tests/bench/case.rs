@@ -125,7 +125,7 @@ impl Case {
                  kernel counts at the device, in all runs."
             }
             Case::Delta => {
-                "The lab's guest is booted once under QEMU, to its login prompt, and shut down. *Changed* is what a \
+                "The Debian of the case `image` is booted once under QEMU, to its login prompt, and shut down. *Changed* is what a \
                  new flash would bring if frames were so long: chunks with a difference in a used or zero part, as a \
                  share of those that hold used bytes."
             }

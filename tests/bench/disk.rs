@@ -21,7 +21,7 @@ use crate::case::Case;
 /// The section of a case; `guest` is a raw disk with an operating system.
 pub(crate) fn section(case: Case, runs: usize, guest: Option<&Path>) -> Result<String> {
     let guest = || {
-        guest.with_context(|| format!("the case {case:?} needs --guest; ./scripts/bench makes one"))
+        guest.with_context(|| format!("the case {case:?} needs --disk; ./scripts/bench makes one"))
     };
     match case {
         Case::Capture => capture::section(runs),

@@ -75,12 +75,9 @@ struct Options {
     /// The same for netflash with segmentation offload
     #[arg(long, default_value_t = 2000, value_name = "N")]
     fast_rate: u32,
-    /// Raw disk with an operating system, for the case `image`
+    /// Raw disk with an operating system, for the cases `image`, `delta` and `levels`
     #[arg(long, value_name = "DISK")]
     disk: Option<PathBuf>,
-    /// Raw disk of the lab's guest, for the cases `delta` and `levels`
-    #[arg(long, value_name = "DISK")]
-    guest: Option<PathBuf>,
     /// Random bytes to send in the case `rate`, in MiB
     #[arg(long, default_value_t = 1024, value_name = "N")]
     rate_mebibytes: usize,
@@ -132,7 +129,7 @@ fn main() -> Result<()> {
             Case::Code => code::section()?,
             Case::Rate => rate_section(&options)?,
             Case::Capture | Case::Restore | Case::Again | Case::Delta | Case::Levels => {
-                disk::section(case, options.runs, options.guest.as_deref())?
+                disk::section(case, options.runs, options.disk.as_deref())?
             }
             Case::Image => {
                 let disk = options

@@ -53,7 +53,7 @@ pub(super) fn section(guest: &Path) -> Result<String> {
     }
     write!(
         text,
-        "The guest of the lab, {:.0} MB in its used frames.\n\n\
+        "The Debian of the case `image`, {:.0} MB in its used frames.\n\n\
          | level | seconds | MB/s | image, MB | of the used | verify, MB/s | memory | memory, verify |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n{rows}\n",
         used as f64 / 1e6
