@@ -3,6 +3,7 @@
 //! Only what is proved counts: a clean file system, with features whose meaning for the block
 //! bitmaps is known, whose checksums hold, and whose every bitmap has exactly as many free blocks
 //! as its group descriptor says. Anything else is a reason to take the whole partition as used.
+//! The contents of swap files in its root directory are left out too.
 //!
 //! Layout: <https://docs.kernel.org/filesystems/ext4/>.
 
@@ -12,6 +13,8 @@ use crate::scan::fs::{self, Facts};
 use crate::scan::volume::{Free, Obstacle};
 
 mod groups;
+mod inode;
+mod swap_file;
 
 const SUPERBLOCK_AT: u64 = 1024;
 const SUPERBLOCK_BYTES: usize = 1024;

@@ -49,7 +49,7 @@ pub fn free_of_volume(
 /// # Errors
 /// Never, as long as `read` never fails.
 pub fn free_of_disk(bytes: u64, read: &dyn Fn(u64, &mut [u8])) -> Result<Vec<Range<u64>>, String> {
-    let found = scan(&Lent { bytes, read }, None, &Whole::default());
+    let found = scan(&Lent { bytes, read }, None, &Whole::default(), None);
     found
         .map(|scan| scan.free)
         .map_err(|error| error.to_string())

@@ -9,34 +9,42 @@ use crate::scan::volume::{Free, Obstacle};
 
 /// Page sizes of Linux, and so the sizes of the header; the signature ends it.
 const PAGES: [u64; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
-const SIGNATURE_BYTES: u64 = 10;
 const SIGNATURE: &[u8] = b"SWAPSPACE2";
 /// The header proper begins here, behind room for a boot loader.
-const HEADER_AT: u64 = 1024;
+const HEADER_AT: usize = 1024;
 const VERSION: u32 = 1;
+
+/// What the first page of a swap space says.
+pub(super) struct Header {
+    page_bytes: u64,
+    /// Where it ends, bytes from its start.
+    pub(super) end: u64,
+}
+
+/// The header in `head`, the first pages of a swap space.
+pub(super) fn header(head: &[u8]) -> Option<Header> {
+    let fields = Fields(head);
+    let page_bytes = PAGES.into_iter().find(|&bytes| {
+        fields.bytes(bytes as usize - SIGNATURE.len(), SIGNATURE.len()) == SIGNATURE
+    })?;
+    let (version, last_page) = (fields.u32(HEADER_AT), u64::from(fields.u32(HEADER_AT + 4)));
+    (version == VERSION && last_page > 0).then(|| Header {
+        page_bytes,
+        end: (last_page + 1) * page_bytes,
+    })
+}
 
 /// All but the first page.
 pub(super) fn free(volume: &dyn ReadAt) -> Result<Free, Obstacle> {
-    for page_bytes in PAGES {
-        let mut signature = [0; SIGNATURE_BYTES as usize];
-        volume.read_exact_at(page_bytes - SIGNATURE_BYTES, &mut signature)?;
-        if signature != SIGNATURE {
-            continue;
-        }
-        let mut header = [0; 12];
-        volume.read_exact_at(HEADER_AT, &mut header)?;
-        let (version, last_page) = (Fields(&header).u32(0), u64::from(Fields(&header).u32(4)));
-        let end = (last_page + 1) * page_bytes;
-        if version != VERSION || last_page == 0 || end > volume.raw_bytes() {
-            return Err(Obstacle::unknown(
-                "its header contradicts itself or the partition",
-            ));
-        }
-        let mut free = Free::default();
-        free.push(page_bytes..end);
-        return Ok(free);
-    }
-    Err(Obstacle::unknown("it has no signature"))
+    let largest = PAGES[PAGES.len() - 1];
+    let mut head = vec![0; volume.raw_bytes().min(largest) as usize];
+    volume.peek_exact_at(0, &mut head)?;
+    let found = header(&head).filter(|found| found.end <= volume.raw_bytes());
+    let Header { page_bytes, end } =
+        found.ok_or_else(|| Obstacle::unknown("its header contradicts itself or the partition"))?;
+    let mut free = Free::default();
+    free.push(page_bytes..end);
+    Ok(free)
 }
 
 /// A system that sleeps.

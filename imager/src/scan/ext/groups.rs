@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::swap_file;
 use super::{Backups, Checksums, Geometry};
 use crate::read_at::{Fields, ReadAt};
 use crate::scan::checksum::{crc16, crc32c};
@@ -76,7 +77,35 @@ pub(super) fn free(partition: &dyn ReadAt, geometry: &Geometry) -> Result<Free, 
             geometry.free_blocks
         )));
     }
+    leave_out_swap(partition, geometry, &groups, &metadata, &mut free)?;
     Ok(free)
+}
+
+/// Whose blocks are free already, or the file system's own, was no file: `free` finds the former out by itself.
+fn leave_out_swap(
+    partition: &dyn ReadAt,
+    geometry: &Geometry,
+    groups: &[Group],
+    metadata: &[Range<u64>],
+    free: &mut Free,
+) -> Result<(), Obstacle> {
+    let table = |inode: u32| {
+        let group = inode.checked_sub(1)? / geometry.inodes_per_group;
+        groups.get(group as usize).map(|group| group.inode_table)
+    };
+    for file in swap_file::find(partition, geometry, &table)? {
+        let honest = |run: &Range<u64>| overlapping(metadata, run).next().is_none();
+        if file.blocks.is_empty() || !file.blocks.iter().all(honest) {
+            continue;
+        }
+        for run in file.blocks {
+            free.push(run.start * geometry.block_bytes..run.end * geometry.block_bytes);
+        }
+        let name = file.name;
+        free.notes
+            .push(format!("the contents of /{name} are left out"));
+    }
+    Ok(())
 }
 
 fn read_groups(partition: &dyn ReadAt, geometry: &Geometry) -> Result<Vec<Group>, Obstacle> {
