@@ -24,6 +24,8 @@ mod journal;
 mod kills;
 #[path = "powercut/oracle.rs"]
 mod oracle;
+#[path = "powercut/parts.rs"]
+mod parts;
 #[path = "powercut/recording.rs"]
 mod recording;
 #[path = "powercut/store.rs"]

@@ -1,5 +1,8 @@
 //! Disks with a will of their own, by `qemu-storage-daemon`, which offers them as files through FUSE: one writes down
 //! what it is told (`blklogwrites`; what the writer flushes arrives as a flush), one is broken (`blkdebug`).
+//!
+//! The daemon of QEMU 7.2 reads the next request into the memory of the one it is working on. It never meets two at
+//! once, because the kernel splits only what is longer than 1 MiB, and nobody here writes so much.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -91,6 +91,54 @@ pub(crate) fn older(dir: &Path, name: &str, raw: &[u8], chance: &mut Chance) -> 
     fs::read(&path).expect("the raw disk")
 }
 
+/// The partitions of [`neighbours`], in bytes; no border lies on a mebibyte.
+pub(crate) const FIRST: Range<usize> = 2056 * 512..26_000 * 512;
+pub(crate) const SECOND: Range<usize> = 26_008 * 512..40_008 * 512;
+const NEIGHBOURS_BYTES: usize = 24 << 20;
+
+/// A raw disk with two ext4 file systems in a GPT that is always the same, boot code, and more code before them.
+pub(crate) fn neighbours(dir: &Path, name: &str, chance: &mut Chance) -> Vec<u8> {
+    let path = dir.join(format!("{name}.raw"));
+    let shown = path.to_str().expect("a plain name");
+    let mut raw = vec![0; NEIGHBOURS_BYTES];
+    for place in [FIRST, SECOND] {
+        let files = dir.join(format!("{name}.{}.files", place.start));
+        fs::create_dir_all(&files).expect("a directory");
+        for number in 0..place.len() / 2_000_000 {
+            let bytes = chance.range(900_000, 1_200_000) as usize;
+            fs::write(files.join(number.to_string()), chance.bytes(bytes)).expect("a file");
+        }
+        let system = dir.join(format!("{name}.{}.ext4", place.start));
+        let (files, system) = (files.display().to_string(), system.display().to_string());
+        let size = format!("{}k", place.len() / 1024);
+        run(
+            "mke2fs",
+            &["-q", "-t", "ext4", "-d", &files, &system, &size],
+        );
+        let system = fs::read(&system).expect("what mke2fs made");
+        raw[place.start..place.start + system.len()].copy_from_slice(&system);
+    }
+    fs::write(&path, &raw).expect("the raw disk");
+    let mut table = vec!["-a".to_owned(), "1".to_owned()];
+    let guid = |number: u32| format!("22222222-2222-4222-8222-00000000000{number}");
+    table.extend(["-U".to_owned(), guid(0)]);
+    for (number, place) in (1..).zip([FIRST, SECOND]) {
+        let (first, last) = (place.start / 512, place.end / 512 - 1);
+        table.extend(["-n".to_owned(), format!("{number}:{first}:{last}")]);
+        table.extend(["-u".to_owned(), format!("{number}:{}", guid(number))]);
+    }
+    table.push(shown.to_owned());
+    run(
+        "sgdisk",
+        &table.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+    let mut raw = fs::read(&path).expect("the raw disk");
+    raw[..440].copy_from_slice(&chance.bytes(440));
+    raw[40 * 512..400 * 512].copy_from_slice(&chance.bytes(360 * 512));
+    fs::write(&path, &raw).expect("the raw disk");
+    raw
+}
+
 /// What `dumpe2fs` calls free in the file system of a disk made by [`disk`], in bytes of the disk.
 pub(crate) fn free_blocks(dir: &Path, name: &str) -> Vec<Range<usize>> {
     let system = dir.join(format!("{name}.ext4"));

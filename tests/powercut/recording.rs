@@ -157,44 +157,54 @@ impl Recording {
         );
     }
 
-    /// Cuts the power at every flush, and at random between two. Every disk that comes of it is shown to `see`, with
-    /// a text that says where the cut was.
+    /// See [`cut_everywhere`].
     pub(crate) fn cut(
         &self,
         journal: &Journal,
         chance: &mut Chance,
-        mut see: impl FnMut(&[u8], String),
+        see: impl FnMut(&[u8], String),
     ) {
-        let mut disk = self.oracle.former.clone();
-        see(&disk, "flush before the first write".into());
-        for (index, epoch) in journal.epochs.iter().enumerate() {
-            let cuts = if epoch.len() > STEP_WRITES_MAX {
-                CUTS_IN_DATA
-            } else {
-                CUTS_IN_STEP
-            };
-            for _ in 0..cuts {
-                let mut cut = disk.clone();
-                let text = cut_within(epoch, &mut cut, chance, 1);
-                see(&cut, format!("epoch {index}: {text}"));
-            }
-            for subset in 0..subsets_of(epoch) {
-                let mut cut = disk.clone();
-                let chosen = epoch
-                    .iter()
-                    .enumerate()
-                    .filter(|(bit, _)| subset >> bit & 1 == 1);
-                chosen.for_each(|(_, write)| write.apply(&mut cut, |_| true));
-                see(
-                    &cut,
-                    format!("epoch {index}: subset {subset:b} of its writes"),
-                );
-            }
-            for write in epoch {
-                write.apply(&mut disk, |_| true);
-            }
-            see(&disk, format!("flush after epoch {index}"));
+        cut_everywhere(&self.oracle.former, journal, chance, see);
+    }
+}
+
+/// Cuts the power at every flush, and at random between two. Every disk that comes of it is shown to `see`, with
+/// a text that says where the cut was.
+pub(crate) fn cut_everywhere(
+    former: &[u8],
+    journal: &Journal,
+    chance: &mut Chance,
+    mut see: impl FnMut(&[u8], String),
+) {
+    let mut disk = former.to_vec();
+    see(&disk, "flush before the first write".into());
+    for (index, epoch) in journal.epochs.iter().enumerate() {
+        let cuts = if epoch.len() > STEP_WRITES_MAX {
+            CUTS_IN_DATA
+        } else {
+            CUTS_IN_STEP
+        };
+        for _ in 0..cuts {
+            let mut cut = disk.clone();
+            let text = cut_within(epoch, &mut cut, chance, 1);
+            see(&cut, format!("epoch {index}: {text}"));
         }
+        for subset in 0..subsets_of(epoch) {
+            let mut cut = disk.clone();
+            let chosen = epoch
+                .iter()
+                .enumerate()
+                .filter(|(bit, _)| subset >> bit & 1 == 1);
+            chosen.for_each(|(_, write)| write.apply(&mut cut, |_| true));
+            see(
+                &cut,
+                format!("epoch {index}: subset {subset:b} of its writes"),
+            );
+        }
+        for write in epoch {
+            write.apply(&mut disk, |_| true);
+        }
+        see(&disk, format!("flush after epoch {index}"));
     }
 }
 

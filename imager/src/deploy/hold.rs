@@ -91,11 +91,19 @@ impl Hold {
             Ranges::of(each.iter().flat_map(Ranges::iter))
         };
         let (guards, crowns) = (union(Parcel::guards), union(Parcel::crown));
-        let any_crown = union(Parcel::any_crown);
+        let any_crown = parcels.clone().map(Parcel::any_crown).collect::<Vec<_>>();
+        let any_crown: Vec<Ranges> = (0..any_crown.first().map_or(0, Vec::len))
+            .map(|step| Ranges::of(any_crown.iter().flat_map(|steps| steps[step].iter())))
+            .collect();
+        let all = Ranges::of(any_crown.iter().flat_map(Ranges::iter));
         let lba0 = surface.territory.dead_lba0.as_ref();
         let lba0 = Ranges::of(lba0.map(|sector| 0..sector.len() as u64));
         Hold {
-            clear: vec![lba0.clone(), any_crown.clone(), guards.minus(&any_crown)],
+            clear: [lba0.clone()]
+                .into_iter()
+                .chain(any_crown)
+                .chain([guards.minus(&all)])
+                .collect(),
             commit: vec![guards.minus(&crowns), crowns, lba0],
             withheld: guards,
             kept: Mutex::default(),
@@ -211,11 +219,11 @@ impl Hold {
     /// When a write, a flush or a read fails, or the disk reads back something else.
     pub(crate) fn commit(&self, surface: &Surface) -> Result<(), DeployError> {
         for step in self.commit.iter().filter(|step| !step.is_empty()) {
-            for range in step.iter() {
+            for range in step.iter().flat_map(pieces) {
                 surface.write_at(&self.committed(surface, &range), range.start)?;
             }
             surface.flush()?;
-            for range in step.iter() {
+            for range in step.iter().flat_map(pieces) {
                 if !surface.holds(range.start, &self.committed(surface, &range))? {
                     return Err(DeployError::ReadBack {
                         path: surface.path(),
@@ -284,4 +292,11 @@ impl Hold {
             .lock()
             .expect("nothing panics while it holds the lock")
     }
+}
+
+/// What is written and read back at once: nowhere is it more than a frame.
+fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let Range { start, end } = range;
+    let piece = move |from: u64| from..end.min(from + EDGE_BYTES);
+    (start..end).step_by(EDGE_BYTES as usize).map(piece)
 }

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!  partition: | crown | rest of the first MiB | points ....... | last MiB |
-//!  clear:         1             2                2                  2        flush after each
-//!  data:                                           3 3 3 3 3 3               flush, read-back
-//!  commit:        5             4                4                  4        flush and read-back after each
+//!  clear:       1 … 5           6                6                  6        flush after each
+//!  data:                                           7 7 7 7 7 7               flush, read-back
+//!  commit:        9             8                8                  8        flush and read-back after each
 //! ```
 //!
 //! The *crown* are the few sectors by which a kernel or boot loader knows what lies there: without them nothing else
-//! is looked at, so they go first and come last. The *points* are further places where a second copy is found without
-//! being told (`docs/decisions/0016-single-partitions.md` says by whom).
+//! is looked at, so they go first and come last. One kind of volume has its content where another has its crown: they
+//! go one after the other, those further on only when whatever has its own before them is dead already. The *points* are
+//! further places where a second copy is found without being told (`docs/decisions/0016-single-partitions.md` says by
+//! whom).
 
 use std::ops::Range;
 
@@ -26,6 +28,15 @@ static CROWNS: [(&str, Range<u64>); 5] = [
 ];
 /// Where all others are: boot sectors (FAT, exFAT, NTFS, BitLocker), XFS, LUKS, and what nobody knows.
 const FIRST_SECTOR: Range<u64> = 0..512;
+/// Every crown there is, in the order in which they are cleared: what has its crown later has nothing of worth where an
+/// earlier one is.
+const FAREWELL: [Range<u64>; 5] = [
+    FIRST_SECTOR,
+    1024..1536,
+    0..2048,
+    5120..5632,
+    0x1_0000..0x1_1000,
+];
 
 /// Second copies beyond the first MiB, in bytes from the start of the partition: the later headers LUKS2 may have
 /// (cryptsetup tries each place), and the mirrors of a btrfs superblock.
@@ -70,14 +81,16 @@ impl Parcel {
         }
     }
 
-    /// The sectors by which any volume is recognised, whatever was there before.
-    pub(crate) fn any_crown(&self) -> Ranges {
-        self.places(
-            CROWNS
-                .iter()
-                .map(|(_, at)| at.clone())
-                .chain([FIRST_SECTOR]),
-        )
+    /// The sectors by which any volume is recognised, whatever was there before, in the order in which they go.
+    pub(crate) fn any_crown(&self) -> Vec<Ranges> {
+        let mut gone = Ranges::default();
+        let mut steps = Vec::new();
+        for place in FAREWELL {
+            let step = self.places([place]).minus(&gone);
+            gone = Ranges::of(gone.iter().chain(step.iter()));
+            steps.push(step);
+        }
+        steps
     }
 
     fn places(&self, places: impl IntoIterator<Item = Range<u64>>) -> Ranges {
@@ -142,10 +155,12 @@ mod tests {
                 for fs in ["ext4", "btrfs", "f2fs", "LVM2_member", "ntfs", ""] {
                     let small = parcel(range.clone(), range.end, fs, sector);
                     let guards = small.guards();
+                    let farewell = small.any_crown();
+                    let cleared = Ranges::of(farewell.iter().flat_map(Ranges::iter));
                     for one in guards
                         .iter()
                         .chain(small.crown().iter())
-                        .chain(small.any_crown().iter())
+                        .chain(cleared.iter())
                     {
                         assert!(range.start <= one.start && one.end <= range.end);
                         assert!(one.start % sector == 0 && one.end % sector == 0);
@@ -154,10 +169,33 @@ mod tests {
                             "{one:?} of {fs} is cleared as well"
                         );
                     }
-                    assert!(small.crown().minus(&small.any_crown()).is_empty());
+                    assert!(small.crown().minus(&cleared).is_empty());
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_volume_holds_goes_after_its_crown() {
+        let steps = |sector| parcel(MIB..9 * MIB, 9 * MIB, "ext4", sector).any_crown();
+        let at = |range: Range<u64>| Ranges::one(MIB + range.start..MIB + range.end);
+        let labels = Ranges::of([512..1024, 1536..2048].map(|at| MIB + at.start..MIB + at.end));
+        let btrfs = at(0x1_0000..0x1_1000);
+        assert_eq!(
+            steps(512),
+            [
+                at(0..512),
+                at(1024..1536),
+                labels,
+                at(5120..5632),
+                btrfs.clone()
+            ]
+        );
+        let none = Ranges::default;
+        assert_eq!(
+            steps(4096),
+            [at(0..4096), none(), none(), at(4096..8192), btrfs]
+        );
     }
 
     #[test]
