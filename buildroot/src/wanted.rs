@@ -108,6 +108,16 @@ const PHYS: &[Driver] = &[
     driver("microchip", "MICROCHIP_PHY", "of Microchip adapters"),
 ];
 
+/// Links made of cards; asked for by kernel parameters of the agent.
+const LINKS: &[Driver] = &[
+    driver("8021q", "VLAN_8021Q", "VLANs: `netflash.vlan`"),
+    driver(
+        "bonding",
+        "BONDING",
+        "several cards as one: `netflash.bond`",
+    ),
+];
+
 /// Disks and what they hang on.
 const STORAGE: &[Driver] = &[
     driver("virtio_blk", "VIRTIO_BLK", "QEMU, KVM: virtio"),
@@ -209,7 +219,7 @@ const PLATFORM: &[Driver] = &[
 
 /// All of them, each once.
 pub(crate) fn wanted() -> impl Iterator<Item = &'static str> {
-    [NETWORK, PHYS, STORAGE, PLATFORM]
+    [NETWORK, PHYS, LINKS, STORAGE, PLATFORM]
         .into_iter()
         .flatten()
         .map(|driver| driver.module)
@@ -223,9 +233,10 @@ mod tests {
 
     use super::*;
 
-    const GROUPS: [(&str, &[Driver]); 4] = [
+    const GROUPS: [(&str, &[Driver]); 5] = [
         ("Network", NETWORK),
         ("PHY", PHYS),
+        ("Links", LINKS),
         ("Disks", STORAGE),
         ("Platform", PLATFORM),
     ];

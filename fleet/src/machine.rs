@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use netflash_pxe::{Identity, Inventory, Mac};
+use netflash_pxe::{Identity, Inventory, KernelParams, Mac};
 
 /// A machine somebody entered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub(crate) struct Machine {
     /// Groups it belongs to.
     #[serde(default)]
     pub(crate) groups: Vec<String>,
+    /// Kernel parameters of its agent, behind those of all machines.
+    #[serde(default)]
+    pub(crate) kernel: String,
     /// What its agent found.
     pub(crate) inventory: Option<Inventory>,
     /// Seconds since 1970 when it last asked what to boot or said hello.
@@ -33,6 +36,9 @@ impl Machine {
     /// Longest name, in bytes; also what a session's feedback carries.
     pub(crate) const NAME_MAX: usize = 32;
 
+    /// Longest kernel parameters, in bytes: the kernel takes 2048 in all.
+    pub(crate) const KERNEL_MAX: usize = 512;
+
     /// Whether a text can be a machine's name.
     pub(crate) fn is_name(text: &str) -> bool {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
@@ -40,6 +46,35 @@ impl Machine {
             && text.bytes().all(allowed)
             && !text.starts_with(['.', '-'])
     }
+
+    /// Whether a text can be its kernel parameters; if not, why.
+    ///
+    /// Only what a boot loader hands on as it stands, and no parameter of the agent that it would not understand: the
+    /// machine would wait in front of a network it cannot reach, and nobody would see why.
+    pub(crate) fn check_kernel(text: &str) -> Result<(), String> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b" =.,:/+-_@%".contains(&b);
+        if let Some(other) = text.chars().find(|&c| !u8::try_from(c).is_ok_and(allowed)) {
+            return Err(format!("kernel parameters cannot hold {other:?}"));
+        }
+        if text.len() > Self::KERNEL_MAX {
+            return Err(format!(
+                "kernel parameters of more than {} bytes",
+                Self::KERNEL_MAX
+            ));
+        }
+        let (_, warnings) = KernelParams::parse(text);
+        warnings
+            .first()
+            .map_or(Ok(()), |warning| Err(warning.to_string()))
+    }
+}
+
+/// What is changed of a machine; what is not named stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct MachineChange {
+    /// Kernel parameters of its agent; empty for none.
+    pub(crate) kernel: Option<String>,
 }
 
 /// A machine to be entered.
@@ -57,6 +92,8 @@ pub(crate) struct NewMachine {
     pub(crate) power: Vec<String>,
     #[serde(default)]
     pub(crate) groups: Vec<String>,
+    #[serde(default)]
+    pub(crate) kernel: String,
 }
 
 /// A list, or what stood there when there could be one at most.
@@ -167,6 +204,29 @@ mod tests {
         );
         assert!(power(r#"{"name":"a","power":null}"#).is_empty());
         assert_eq!(power(r#"{"name":"a","power":["x:1","y:2"]}"#).len(), 2);
+    }
+
+    #[test]
+    fn kernel_parameters_reach_the_agent_as_they_stand_and_are_understood() {
+        for good in [
+            "",
+            "netflash.vlan=20 netflash.bond=802.3ad:eth0+eth1",
+            "console=ttyS1,115200",
+        ] {
+            assert_eq!(Machine::check_kernel(good), Ok(()), "{good}");
+        }
+        for (bad, word) in [
+            ("netflash.vlan=5000", "1 to 4094"),
+            ("netflash.vlam=20", "not known"),
+            ("netflash.gateway=10.0.0.1", "netflash.ip"),
+            ("a=${mac}", "'$'"),
+            ("a || reboot", "'|'"),
+            ("a\nb", "'\\n'"),
+            (&"x".repeat(513), "512"),
+        ] {
+            let problem = Machine::check_kernel(bad).unwrap_err();
+            assert!(problem.contains(word), "{bad}: {problem}");
+        }
     }
 
     #[test]

@@ -44,9 +44,10 @@ impl Coldplug {
         }
     }
 
-    /// Walks until a walk finds nothing new, then goes on in a thread of its own.
-    pub(crate) fn start(mut self) {
-        for module in ALWAYS {
+    /// Walks until a walk finds nothing new, then goes on in a thread of its own. `more` are further modules no device
+    /// asks for.
+    pub(crate) fn start(mut self, more: &[&str]) {
+        for module in ALWAYS.iter().chain(more) {
             self.load_module(module);
         }
         while self.walk() > 0 {}

@@ -5,14 +5,18 @@
 //!  ┌─▶ Selecting ──────▶ … ──────────▶ Requesting ────▶ Bound ──────▶ Renewing ──▶ Rebinding
 //!  │      ▲ again, 1 … 16 s              │  │             ▲             │ ACK         │ ACK
 //!  │      └──────────────────────────────┘  │             └─────────────┴─────────────┘
-//!  └──────────── NAK, four requests unanswered, or the lease ran out ◀─── event Lost ──┘
+//!  └─ NAK (Lost), four requests unanswered, or the lease ran out (Overdue) ◀───────────┘
 //! ```
 //!
 //! It never gives up: after a link came up, spanning tree may swallow everything for a minute.
+//! When a lease runs out because every server is silent, the address is kept while a server is
+//! looked for, and given up when one says no or lends another: a machine in the middle of its
+//! flash is not stopped for a server that is not there (`docs/decisions/0020`).
 //! The client identifier is the one iPXE sends, so that the machine keeps one lease from boot
 //! ROM to reboot.
 
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use dhcproto::v4::{DhcpOption, Flags, HType, Message, MessageType, Opcode, OptionCode};
@@ -23,14 +27,17 @@ use netflash_pxe::Mac;
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest wait for an answer while there is no lease.
 const RETRY_MAX: Duration = Duration::from_secs(16);
-/// Wait for an answer to a renewal.
-const RENEW_RETRY: Duration = Duration::from_secs(30);
+/// Longest and shortest wait for an answer to a renewal; between them, half of what is left.
+const RENEW_RETRY_MAX: Duration = Duration::from_secs(30);
+const RENEW_RETRY_MIN: Duration = Duration::from_secs(2);
 /// Unanswered requests for an offered address before another offer is looked for.
 const REQUESTS_MAX: u32 = 4;
 /// A shorter lease is treated as this long: nobody renews every second.
 const LEASE_MIN: u32 = 30;
 /// A datagram a server may send us (option 57): what fits every Ethernet.
 const MESSAGE_BYTES: u16 = 1472;
+/// MTUs taken from a server (option 26). Some send 576 for no reason, and IPv6 needs 1280.
+const MTUS: RangeInclusive<u16> = 1280..=9216;
 /// RFC 2131 messages begin with 236 bytes and the cookie before the options.
 const HEADER_BYTES: usize = 240;
 
@@ -43,6 +50,8 @@ pub(crate) struct Lease {
     pub prefix: u8,
     /// The first router, if there is one.
     pub router: Option<Ipv4Addr>,
+    /// The largest packet the server wants sent here, where it says one we take.
+    pub mtu: Option<u16>,
     /// Who lent it.
     pub server: Ipv4Addr,
     /// How long it is ours; the rest of time for an infinite lease.
@@ -54,6 +63,8 @@ pub(crate) struct Lease {
 pub(crate) enum DhcpEvent {
     /// The address is ours from now on; told again when a renewal changed something.
     Bound(Lease),
+    /// Its time is over and no server answers: it is kept until one does.
+    Overdue(Lease),
     /// The address must not be used any longer.
     Lost(Lease),
 }
@@ -93,6 +104,8 @@ pub(crate) struct DhcpClient {
     transaction: u32,
     started: Instant,
     state: State,
+    /// A lease that ran out while no server answered.
+    overdue: Option<Lease>,
     retry: Duration,
     due: Instant,
     transmit: Option<Transmit>,
@@ -108,6 +121,7 @@ impl DhcpClient {
             transaction,
             started: now,
             state: State::Selecting,
+            overdue: None,
             retry: RETRY_MIN,
             due: now,
             transmit: None,
@@ -141,21 +155,21 @@ impl DhcpClient {
                 if let Some(lease) = reply.lease
                     && lease.server == offer.server
                 {
-                    self.bind(now, lease);
+                    let former = self.overdue.take();
+                    self.bind(now, lease, former);
                 }
             }
             (State::Renewing(held) | State::Rebinding(held), MessageType::Ack) => {
                 let former = held.lease.clone();
                 if let Some(lease) = reply.lease {
-                    if (lease.address, lease.prefix) != (former.address, former.prefix) {
-                        self.events.push(DhcpEvent::Lost(former));
-                    }
-                    self.bind(now, lease);
+                    self.bind(now, lease, Some(former));
                 }
             }
             (State::Requesting { offer, .. }, MessageType::Nak)
                 if reply.server == Some(offer.server) =>
             {
+                let lost = self.overdue.take();
+                self.events.extend(lost.map(DhcpEvent::Lost));
                 self.restart(now);
             }
             (State::Renewing(held) | State::Rebinding(held), MessageType::Nak) => {
@@ -193,19 +207,20 @@ impl DhcpClient {
                 self.handle_timeout(now);
             }
             State::Rebinding(held) if now >= held.end => {
-                let lost = held.lease.clone();
-                self.events.push(DhcpEvent::Lost(lost));
+                let lease = held.lease.clone();
+                self.overdue = Some(lease.clone());
+                self.events.push(DhcpEvent::Overdue(lease));
                 self.restart(now);
             }
             State::Renewing(held) => {
                 let held = held.clone();
                 self.renew(now, held.lease.server, &held);
-                self.due = (now + RENEW_RETRY).min(held.rebind);
+                self.due = retry_renewal(now, held.rebind);
             }
             State::Rebinding(held) => {
                 let held = held.clone();
                 self.renew(now, Ipv4Addr::BROADCAST, &held);
-                self.due = (now + RENEW_RETRY).min(held.end);
+                self.due = retry_renewal(now, held.end);
             }
         }
     }
@@ -225,7 +240,12 @@ impl DhcpClient {
         self.due
     }
 
-    fn bind(&mut self, now: Instant, lease: Lease) {
+    /// The lease is ours, in place of a former one.
+    fn bind(&mut self, now: Instant, lease: Lease, former: Option<Lease>) {
+        let has_moved =
+            |former: &Lease| (former.address, former.prefix) != (lease.address, lease.prefix);
+        self.events
+            .extend(former.filter(has_moved).map(DhcpEvent::Lost));
         let held = Held {
             renew: now + lease.duration / 2,
             rebind: now + lease.duration / 8 * 7,
@@ -254,10 +274,13 @@ impl DhcpClient {
     fn send(&mut self, now: Instant, kind: MessageType, offer: Option<&Lease>) {
         let mut message = self.message(now, kind);
         message.set_flags(Flags::default().set_broadcast());
+        let options = message.opts_mut();
         if let Some(offer) = offer {
-            let options = message.opts_mut();
             options.insert(DhcpOption::RequestedIpAddress(offer.address));
             options.insert(DhcpOption::ServerIdentifier(offer.server));
+        } else if let Some(overdue) = &self.overdue {
+            // Whoever answers first should know which address this machine has.
+            options.insert(DhcpOption::RequestedIpAddress(overdue.address));
         }
         self.queue(Ipv4Addr::BROADCAST, &message);
     }
@@ -288,6 +311,7 @@ impl DhcpClient {
         options.insert(DhcpOption::ParameterRequestList(vec![
             OptionCode::SubnetMask,
             OptionCode::Router,
+            OptionCode::InterfaceMtu,
             OptionCode::AddressLeaseTime,
             OptionCode::ServerIdentifier,
         ]));
@@ -300,6 +324,14 @@ impl DhcpClient {
             self.transmit = Some(Transmit { to, bytes });
         }
     }
+}
+
+/// When a renewal that nobody answers is repeated, at `limit` at the latest (RFC 2131, 4.4.5, with shorter pauses: a
+/// flash takes minutes, and leases of a minute exist).
+fn retry_renewal(now: Instant, limit: Instant) -> Instant {
+    let left = limit.saturating_duration_since(now);
+    let pause = (left / 2).clamp(RENEW_RETRY_MIN, RENEW_RETRY_MAX);
+    now + pause.min(left)
 }
 
 /// The parts of a server's message that matter.
@@ -354,8 +386,9 @@ fn only_known_options(bytes: &[u8]) -> Option<Vec<u8>> {
             [code, length, after @ ..] => {
                 let (value, after) = after.split_at_checked(usize::from(*length))?;
                 let is_right = match (*code, value.len()) {
-                    // Message type; subnet mask, lease time, server identifier; routers.
+                    // Message type; MTU; subnet mask, lease time, server identifier; routers.
                     (53, length) => length == 1,
+                    (26, length) => length == 2,
                     (1 | 51 | 54, length) => length == 4,
                     (3, length) => length > 0 && length % 4 == 0,
                     _ => false,
@@ -397,10 +430,15 @@ fn lease(message: &Message, server: Ipv4Addr) -> Option<Lease> {
         Some(DhcpOption::Router(routers)) => routers.first().copied(),
         _ => None,
     };
+    let mtu = match options.get(OptionCode::InterfaceMtu) {
+        Some(DhcpOption::InterfaceMtu(mtu)) => Some(*mtu).filter(|mtu| MTUS.contains(mtu)),
+        _ => None,
+    };
     usable.then(|| Lease {
         address,
         prefix,
         router,
+        mtu,
         server,
         duration: Duration::from_secs((*seconds).max(LEASE_MIN).into()),
     })

@@ -245,10 +245,14 @@ impl Flash<'_> {
         match (self.events.wish(), &error) {
             (Wish::Cancel, _) => Ok(Outcome::Cancelled),
             (Wish::Rejoin, _) => Ok(Outcome::Again("the server sends in another session".into())),
-            (Wish::None, ReceiveError::NoSession { .. }) => Ok(Outcome::Again(chain(&error))),
+            // A card without its address or link is one for a moment.
             (
                 Wish::None,
-                ReceiveError::Session(ReceiverError::Silent { .. } | ReceiverError::Ended { .. }),
+                ReceiveError::NoSession { .. }
+                | ReceiveError::Interface(_)
+                | ReceiveError::Open { .. }
+                | ReceiveError::Network(_)
+                | ReceiveError::Session(ReceiverError::Silent { .. } | ReceiverError::Ended { .. }),
             ) => Ok(Outcome::Again(chain(&error))),
             _ => Err(chain(&error)),
         }

@@ -1,6 +1,8 @@
 //! Network links, addresses and routes over rtnetlink, synchronously.
 //!
-//! The only file that names the netlink crates: their interfaces change with every release.
+//! Only this file and the one below it name the netlink crates: their interfaces change with every release.
+
+mod upper;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -39,6 +41,10 @@ pub(crate) struct Link {
     pub up: bool,
     /// Whether there is a signal.
     pub carrier: bool,
+    /// The largest packet it sends, in bytes.
+    pub mtu: u32,
+    /// The bond it belongs to, by its index.
+    pub bond: Option<u32>,
 }
 
 /// A socket to the kernel's network configuration.
@@ -79,6 +85,14 @@ impl Netlink {
             }
         })?;
         Ok(links)
+    }
+
+    /// The link of this name, if there is one.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub(crate) fn link(&mut self, name: &str) -> io::Result<Option<Link>> {
+        Ok(self.links()?.into_iter().find(|link| link.name == name))
     }
 
     /// Brings a link up.
@@ -215,11 +229,15 @@ fn link_of(message: &LinkMessage) -> Option<Link> {
     let mut name = None;
     let mut mac = None;
     let mut permanent = None;
+    let mut mtu = 0;
+    let mut bond = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
             LinkAttribute::Address(bytes) => mac = to_mac(bytes),
             LinkAttribute::PermAddress(bytes) => permanent = to_mac(bytes),
+            LinkAttribute::Mtu(bytes) => mtu = *bytes,
+            LinkAttribute::Controller(index) => bond = Some(*index).filter(|&index| index != 0),
             _ => {}
         }
     }
@@ -232,6 +250,8 @@ fn link_of(message: &LinkMessage) -> Option<Link> {
         permanent: permanent.filter(|mac| mac.0 != [0; 6]).unwrap_or(mac),
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        mtu,
+        bond,
     })
 }
 

@@ -152,6 +152,8 @@ mod tests {
             permanent: Mac([2, 0, 0, 0, 1, last]),
             up: true,
             carrier: true,
+            mtu: 1500,
+            bond: None,
         }
     }
 

@@ -30,7 +30,7 @@ use crate::events::Events;
 use crate::flash::{Flash, Outcome};
 use crate::keeper::Ending;
 use crate::modules::ModuleIndex;
-use crate::network::Network;
+use crate::network::{Network, Wiring};
 use crate::server::Server;
 use crate::trust::{self, Trust};
 use crate::{disks, machine};
@@ -112,15 +112,17 @@ type Trouble = Vec<String>;
 
 impl Worker {
     fn run(&self) -> Result<Ending, Trouble> {
+        let wiring = Wiring::new(&self.params, machine::uuid_bytes());
+        let modules = wiring.modules();
         let drivers = thread::Builder::new()
             .name("drivers".into())
-            .spawn(load_drivers);
+            .spawn(move || load_drivers(&modules));
         if let Err(error) = drivers {
             return Err(vec![format!("drivers cannot be loaded: {error}")]);
         }
         let trust = Trust::read(self.params.server).map_err(|error| vec![error.to_string()])?;
         let started = Instant::now();
-        let network = self.wait_for_network();
+        let network = self.wait_for_network(wiring);
         let disks = disks::wait_for_one(DISK_WAIT.saturating_sub(started.elapsed()));
         let links = network.links();
         let key = AgentKey::generate().map_err(|error| vec![error.to_string()])?;
@@ -149,8 +151,8 @@ impl Worker {
         Ok(self.serve(&server, &key, welcome))
     }
 
-    fn wait_for_network(&self) -> Network {
-        let network = Network::start(self.params.iface.clone(), machine::uuid_bytes());
+    fn wait_for_network(&self, wiring: Wiring) -> Network {
+        let network = Network::start(wiring);
         self.console.phase("waiting for the network");
         while !network.wait(NETWORK_NEWS) {
             log::warn!("still no network: {}", network.describe());
@@ -327,10 +329,11 @@ impl Worker {
         scope: &FlashScope,
     ) -> Result<Ended, String> {
         let job = running.id;
-        let address = running
-            .server
-            .local_address()
-            .map_err(|error| format!("no way to the server: {error}"))?;
+        let address = match running.server.local_address() {
+            Ok(address) => address,
+            // The cable may be out, or the address gone for a moment.
+            Err(error) => return Ok(Ended::Again(format!("no way to the server: {error}"))),
+        };
         let flash = Flash {
             job,
             server: running.server,
@@ -424,9 +427,9 @@ impl Worker {
     }
 }
 
-fn load_drivers() {
+fn load_drivers(more: &[&str]) {
     match ModuleIndex::of_running_kernel() {
-        Ok(index) => Coldplug::new(index).start(),
+        Ok(index) => Coldplug::new(index).start(more),
         Err(error) => {
             log::error!("no drivers: {error}; was the initramfs made for another kernel?");
         }

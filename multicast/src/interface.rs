@@ -113,6 +113,13 @@ impl Interface {
         (megabits > 0).then(|| megabits.saturating_mul(MEGABIT))
     }
 
+    /// How often its link came up, as far as the driver says; only a change means something.
+    pub(crate) fn link_ups(&self) -> u64 {
+        let file = format!("/sys/class/net/{}/carrier_up_count", self.name);
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    }
+
     fn carries_multicast(&self) -> bool {
         self.flags.contains(InterfaceFlags::IFF_MULTICAST)
             && !self.flags.contains(InterfaceFlags::IFF_LOOPBACK)

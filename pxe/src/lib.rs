@@ -21,6 +21,7 @@ mod script;
 mod sealed_keys;
 mod selector;
 mod text;
+mod uplink;
 
 pub use capture::{
     API_CAPTURE, CAPTURE_NOTES_MAX, CAPTURE_PART_MAX, CaptureEnd, CaptureHow, CaptureOrder,
@@ -47,3 +48,4 @@ pub use script::{AgentBoot, Platform, boot_script, start_script};
 pub use sealed_keys::{SealedKeys, SealedKeysError};
 pub use selector::{ChoiceError, DiskSelector, SelectorError};
 pub use text::plain;
+pub use uplink::{AddressError, Bond, BondError, BondMode, StaticAddress, VlanError, VlanId};

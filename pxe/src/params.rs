@@ -4,9 +4,10 @@
 //! the console and the server.
 
 use std::fmt;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::str::FromStr;
 
-use crate::{DiskSelector, Mac, plain};
+use crate::{Bond, DiskSelector, Mac, StaticAddress, VlanId, plain};
 
 /// A row of the table of kernel parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,26 @@ pub const PARAMETERS: &[Parameter] = &[
         name: "netflash.iface",
         value: "NAME or MAC",
         meaning: "network card to prefer; iPXE scripts name the one that was booted from",
+    },
+    Parameter {
+        name: "netflash.vlan",
+        value: "1 to 4094",
+        meaning: "everything goes tagged with this VLAN (802.1Q)",
+    },
+    Parameter {
+        name: "netflash.bond",
+        value: "802.3ad or active-backup, then :CARD+CARD",
+        meaning: "these cards, or all, as one; 802.3ad is LACP, and the switch must know of it",
+    },
+    Parameter {
+        name: "netflash.ip",
+        value: "ADDRESS/BITS",
+        meaning: "the machine's address, instead of asking for one by DHCP",
+    },
+    Parameter {
+        name: "netflash.gateway",
+        value: "ADDRESS",
+        meaning: "router beside netflash.ip",
     },
     Parameter {
         name: "netflash.disk",
@@ -89,6 +110,18 @@ pub enum Iface {
     Name(String),
 }
 
+impl FromStr for Iface {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(mac) => Ok(Iface::Mac(mac)),
+            Err(_) if is_iface_name(text) => Ok(Iface::Name(text.to_owned())),
+            Err(_) => Err("is neither a MAC address nor a card's name"),
+        }
+    }
+}
+
 impl fmt::Display for Iface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -120,6 +153,14 @@ pub struct KernelParams {
     pub server: Option<SocketAddrV4>,
     /// `netflash.iface`
     pub iface: Option<Iface>,
+    /// `netflash.vlan`
+    pub vlan: Option<VlanId>,
+    /// `netflash.bond`
+    pub bond: Option<Bond>,
+    /// `netflash.ip`
+    pub ip: Option<StaticAddress>,
+    /// `netflash.gateway`; only beside an address, and of its network
+    pub gateway: Option<Ipv4Addr>,
     /// `netflash.disk`
     pub disk: Option<DiskSelector>,
     /// `netflash.log`
@@ -140,19 +181,23 @@ impl KernelParams {
     pub fn parse(line: &str) -> (KernelParams, Vec<ParamWarning>) {
         let mut params = KernelParams::default();
         let mut warnings = Vec::new();
+        let mut warn = |parameter: &str, problem| {
+            if warnings.len() < Self::WARNINGS_MAX {
+                let parameter = plain(parameter, 80);
+                warnings.push(ParamWarning { parameter, problem });
+            }
+        };
         for word in words(line) {
             let Some(rest) = word.strip_prefix(Self::PREFIX) else {
                 continue;
             };
             let (name, value) = rest.split_once('=').unwrap_or((rest, ""));
-            if let Err(problem) = params.set(name, value)
-                && warnings.len() < Self::WARNINGS_MAX
-            {
-                warnings.push(ParamWarning {
-                    parameter: plain(&word, 80),
-                    problem,
-                });
+            if let Err(problem) = params.set(name, value) {
+                warn(&word, problem);
             }
+        }
+        if let Some((gateway, problem)) = params.take_bad_gateway() {
+            warn(&format!("{}gateway={gateway}", Self::PREFIX), problem);
         }
         (params, warnings)
     }
@@ -164,17 +209,17 @@ impl KernelParams {
                 self.server = Some(address);
             }
             "iface" => {
-                self.iface = Some(match value.parse() {
-                    Ok(mac) => Iface::Mac(mac),
-                    Err(_) if is_iface_name(value) => Iface::Name(value.to_owned()),
-                    Err(_) => return Err("is neither a MAC address nor a card's name".to_owned()),
-                });
+                self.iface = Some(value.parse::<Iface>()?);
+            }
+            "vlan" => self.vlan = Some(understood(value)?),
+            "bond" => self.bond = Some(understood(value)?),
+            "ip" => self.ip = Some(understood(value)?),
+            "gateway" => {
+                let gateway = value.parse().map_err(|_| "is no address".to_owned())?;
+                self.gateway = Some(gateway);
             }
             "disk" => {
-                let selector = value
-                    .parse::<DiskSelector>()
-                    .map_err(|error| error.to_string())?;
-                self.disk = Some(selector);
+                self.disk = Some(understood(value)?);
             }
             "log" => {
                 let row = LogLevel::NAMES.iter().find(|(name, _)| *name == value);
@@ -189,6 +234,18 @@ impl KernelParams {
             _ => return Err("is not known".to_owned()),
         }
         Ok(())
+    }
+
+    /// A router without an address, or where the address cannot reach it, is none.
+    fn take_bad_gateway(&mut self) -> Option<(Ipv4Addr, String)> {
+        let gateway = self.gateway?;
+        let problem = match self.ip {
+            Some(ip) if ip.reaches(gateway) => return None,
+            Some(ip) => format!("is not another machine of the network of {ip}"),
+            None => "needs netflash.ip beside it".to_owned(),
+        };
+        self.gateway = None;
+        Some((gateway, problem))
     }
 
     /// The parameters as they stand on a kernel command line, separated by spaces.
@@ -208,6 +265,18 @@ impl KernelParams {
         if let Some(iface) = &self.iface {
             push("iface", iface.to_string());
         }
+        if let Some(vlan) = self.vlan {
+            push("vlan", vlan.to_string());
+        }
+        if let Some(bond) = &self.bond {
+            push("bond", bond.to_string());
+        }
+        if let Some(ip) = self.ip {
+            push("ip", ip.to_string());
+        }
+        if let Some(gateway) = self.gateway {
+            push("gateway", gateway.to_string());
+        }
         if let Some(disk) = &self.disk {
             push("disk", disk.to_string());
         }
@@ -219,6 +288,11 @@ impl KernelParams {
         }
         words.join(" ")
     }
+}
+
+/// The value, or what is wrong with it.
+fn understood<T: FromStr<Err: fmt::Display>>(value: &str) -> Result<T, String> {
+    value.parse().map_err(|error: T::Err| error.to_string())
 }
 
 /// The rules of the kernel's `dev_valid_name`, less those characters that would need quoting.
@@ -281,6 +355,33 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_is_not_plain_is_understood() {
+        let line = "netflash.gateway=10.0.0.1 netflash.ip=10.0.0.5/24 netflash.vlan=20 \
+                    netflash.bond=802.3ad:eth0+eth1";
+        let (params, warnings) = KernelParams::parse(line);
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(params.gateway, "10.0.0.1".parse().ok());
+        assert_eq!(params.vlan.map(|vlan| vlan.number()), Some(20));
+        assert_eq!(params.bond.as_ref().map(|bond| bond.cards.len()), Some(2));
+        assert_eq!(KernelParams::parse(&params.render()), (params, vec![]));
+    }
+
+    #[test]
+    fn a_router_that_cannot_be_reached_is_a_warning_and_left_out() {
+        for (line, word) in [
+            ("netflash.gateway=10.0.0.1", "needs netflash.ip"),
+            (
+                "netflash.gateway=10.0.1.1 netflash.ip=10.0.0.5/24",
+                "10.0.0.5/24",
+            ),
+        ] {
+            let (params, warnings) = KernelParams::parse(line);
+            assert_eq!(params.gateway, None);
+            assert!(warnings[0].to_string().contains(word), "{warnings:?}");
+        }
+    }
+
+    #[test]
     fn warnings_are_bounded() {
         let (_, warnings) = KernelParams::parse(&"netflash.x ".repeat(1000));
         assert_eq!(warnings.len(), KernelParams::WARNINGS_MAX);
@@ -297,7 +398,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_line_parses_and_renders_to_the_same_parameters(line in "(netflash\\.(server|iface|disk|log|restart)=?[ -~]{0,20} ?){0,6}") {
+        fn any_line_parses_and_renders_to_the_same_parameters(line in "(netflash\\.(server|iface|vlan|bond|ip|gateway|disk|log|restart)=?[ -~]{0,20} ?){0,6}") {
             let (params, _) = KernelParams::parse(&line);
             let (again, warnings) = KernelParams::parse(&params.render());
             prop_assert_eq!(params, again);

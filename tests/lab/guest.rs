@@ -1,8 +1,7 @@
 //! One boot of a guest, with nothing around it: no network, no server.
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    os::unix::net::UnixStream,
+    io::{BufRead, BufReader},
     path::Path,
     process::{ChildStdout, Command, Stdio},
     sync::mpsc::channel,
@@ -10,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use super::patience::stretch;
+use super::{cable::monitor, patience::stretch};
 
 /// What the guest says when it is up.
 const PROMPT: &str = "login:";
@@ -23,14 +22,14 @@ const DOWN_MAX: Duration = Duration::from_secs(120);
 
 /// Boots the disk of a guest to its login prompt, and shuts it down in order. QEMU's socket is made in `directory`.
 pub fn boot_once(disk: &Path, directory: &Path) -> Result<()> {
-    let monitor = &directory.join("monitor");
+    let socket = &directory.join("monitor");
     let mut qemu = Command::new("qemu-system-x86_64")
         .args([
             "-accel", "tcg", "-cpu", "qemu64", "-m", "512", "-display", "none",
         ])
         .args(["-serial", "stdio", "-no-reboot", "-nic", "none"])
         .arg("-qmp")
-        .arg(format!("unix:{},server=on,wait=off", monitor.display()))
+        .arg(format!("unix:{},server=on,wait=off", socket.display()))
         .arg("-drive")
         .arg(format!(
             "file={},format=raw,if=virtio,cache=unsafe",
@@ -42,7 +41,7 @@ pub fn boot_once(disk: &Path, directory: &Path) -> Result<()> {
         .spawn()
         .context("starting QEMU")?;
     let booted = await_prompt(qemu.stdout.take().context("its serial line")?);
-    let down = booted.and_then(|()| press_keys(monitor));
+    let down = booted.and_then(|()| press_keys(socket));
     let end = Instant::now() + DOWN_MAX.mul_f64(stretch());
     while down.is_ok() && qemu.try_wait()?.is_none() && Instant::now() < end {
         thread::sleep(Duration::from_millis(200));
@@ -76,26 +75,9 @@ fn await_prompt(serial: ChildStdout) -> Result<()> {
         .context("the guest did not come to its login prompt")
 }
 
-fn press_keys(monitor: &Path) -> Result<()> {
-    let mut socket = UnixStream::connect(monitor).context("reaching QEMU")?;
-    let mut answers = BufReader::new(socket.try_clone()?).lines();
-    for command in [
-        r#""qmp_capabilities""#,
-        // A guest without a daemon for its power button ends in order on these keys, and QEMU does not start it again.
-        r#""send-key", "arguments": {"keys": [{"type": "qcode", "data": "ctrl"},
-            {"type": "qcode", "data": "alt"}, {"type": "qcode", "data": "delete"}]}"#,
-    ] {
-        writeln!(socket, "{{\"execute\": {command}}}")?;
-        loop {
-            let Some(line) = answers.next() else {
-                bail!("QEMU says nothing to {command}");
-            };
-            let line = line?;
-            ensure!(!line.contains("\"error\""), "{command}: {line}");
-            if line.contains("\"return\"") {
-                break;
-            }
-        }
-    }
-    Ok(())
+fn press_keys(path: &Path) -> Result<()> {
+    // A guest without a daemon for its power button ends in order on these keys, and QEMU does not start it again.
+    let keys = r#""send-key", "arguments": {"keys": [{"type": "qcode", "data": "ctrl"},
+        {"type": "qcode", "data": "alt"}, {"type": "qcode", "data": "delete"}]}"#;
+    monitor(path, &[keys])
 }

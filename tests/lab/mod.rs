@@ -15,6 +15,7 @@
 //! operator runs and looks at disks, serial lines and the wire with other
 //! people's tools.
 
+mod cable;
 mod capture;
 mod chassis;
 mod demo;

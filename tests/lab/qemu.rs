@@ -144,6 +144,19 @@ fn network(command: &mut Command, spec: &MachineSpec) {
             "{model},id=nic0,netdev=net0,mac={},bootindex={order}{rom}",
             spec.mac()
         ));
+    for (position, cable) in spec.cards.iter().enumerate() {
+        let card = position + 1;
+        // A bond by LACP takes no card without speed and duplex.
+        command
+            .arg("-netdev")
+            .arg(format!("{cable},id=net{card}"))
+            .arg("-device")
+            .arg(format!(
+                "virtio-net-pci,id=nic{card},netdev=net{card},speed=1000,duplex=full,romfile=,\
+                 mac={}",
+                spec.card_mac(card)
+            ));
+    }
 }
 
 fn attach(command: &mut Command, disk: &DiskSpec, position: usize, directory: &Path) -> Result<()> {

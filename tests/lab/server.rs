@@ -38,6 +38,8 @@ pub struct ServerOptions {
     pub rate_bits: u64,
     /// Seconds a session waits, after its first machine, for the others.
     pub wait_seconds: u32,
+    /// Whether it runs a DHCP server; else somebody else does.
+    pub dhcp: bool,
     /// More tables for its configuration.
     pub more: String,
 }
@@ -49,6 +51,7 @@ impl Default for ServerOptions {
         ServerOptions {
             rate_bits: (RATE_IDLE / stretch).max(RATE_MIN) as u64,
             wait_seconds: (60.0 * stretch).min(WAIT_SECONDS_MAX) as u32,
+            dhcp: true,
             more: String::new(),
         }
     }
@@ -193,6 +196,11 @@ impl Drop for ServerProcess<'_> {
 fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String> {
     let lab = programs.lab()?;
     let button = |name: &str| format!("{name} = [{lab:?}, \"power\", \"{{address}}\", \"{name}\"]");
+    let dhcp = format!(
+        "[dhcp]\n\
+         interface = \"{SERVER_INTERFACE}\"\n\
+         range = [\"10.77.0.50\", \"10.77.0.200\"]\n"
+    );
     Ok(format!(
         "[listen]\n\
          address = \"{SERVER_ADDRESS}\"\n\
@@ -201,9 +209,7 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
          console = \"console=ttyS0,115200\"\n\
          # An emulated CPU that does not get its turn in time fails the kernel's timer check.\n\
          kernel_extra = \"no_timer_check mitigations=off nokaslr quiet\"\n\
-         [dhcp]\n\
-         interface = \"{SERVER_INTERFACE}\"\n\
-         range = [\"10.77.0.50\", \"10.77.0.200\"]\n\
+         {dhcp}\
          [multicast]\n\
          interface = \"{SERVER_INTERFACE}\"\n\
          rate = \"{rate}\"\n\
@@ -214,6 +220,7 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
          driver = \"command\"\n\
          {on}\n{off}\n{cycle}\n{status}\n{more}\n",
         appliance = programs.appliance()?,
+        dhcp = if options.dhcp { dhcp } else { String::new() },
         rate = options.rate_bits,
         wait = options.wait_seconds,
         more = options.more,

@@ -29,6 +29,9 @@ pub struct MachineSpec {
     pub memory_mib: u32,
     /// Further PCI devices, by QEMU's names for them.
     pub devices: Vec<String>,
+    /// Further network cards, `nic1` and so on, all virtio: what each is plugged into, as QEMU's `-netdev` has it.
+    #[serde(default)]
+    pub cards: Vec<String>,
     /// What happens at power-on.
     pub boot: Boot,
     /// What its firmware tries first.
@@ -138,6 +141,7 @@ impl MachineSpec {
             disks: Vec::new(),
             memory_mib: 512,
             devices: Vec::new(),
+            cards: Vec::new(),
             boot: Boot::Network,
             first: First::Network,
         }
@@ -175,6 +179,11 @@ impl MachineSpec {
     /// Hardware address, `52:54:00:77:00:NN`.
     pub fn mac(&self) -> String {
         format!("52:54:00:77:00:{:02x}", self.number)
+    }
+
+    /// Hardware address of a further card, from 1, `52:54:00:77:CC:NN`.
+    pub fn card_mac(&self, card: usize) -> String {
+        format!("52:54:00:77:{card:02x}:{:02x}", self.number)
     }
 
     /// SMBIOS UUID.

@@ -14,7 +14,7 @@ use crate::Exit;
 use crate::api::MachineList;
 use crate::client::Client;
 use crate::fleet::now;
-use crate::machine::{Machine, NewMachine};
+use crate::machine::{Machine, MachineChange, NewMachine};
 use crate::table::{Table, ago, bytes};
 
 /// Enter, list and forget machines
@@ -23,6 +23,7 @@ pub(crate) enum MachineCommand {
     Add(AddArgs),
     List(ListArgs),
     Show(NameArgs),
+    Set(SetArgs),
     Import(ImportArgs),
     Rm(RmArgs),
 }
@@ -50,6 +51,25 @@ pub(crate) struct AddArgs {
     /// A group it belongs to; may be given several times
     #[arg(long, value_name = "GROUP")]
     group: Vec<String>,
+    /// Kernel parameters of its agent, behind those of all
+    #[arg(
+        long,
+        value_name = "PARAMETERS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    kernel: String,
+}
+
+/// Change a machine
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  netflash machine set lab1 --kernel netflash.vlan=20")]
+pub(crate) struct SetArgs {
+    /// Its name
+    name: String,
+    /// Kernel parameters of its agent, behind those of all; "" for none
+    #[arg(long, value_name = "PARAMETERS", required = true)]
+    kernel: Option<String>,
 }
 
 /// List machines, and strangers that were seen
@@ -74,7 +94,7 @@ pub(crate) struct RmArgs {
     names: Vec<String>,
 }
 
-/// Enter machines from a CSV file with a heading line: name,mac,uuid,serial,power,group
+/// Enter machines from a CSV file with a heading: name,mac,uuid,serial,power,group,kernel
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  netflash machine import room3.csv")]
 pub(crate) struct ImportArgs {
@@ -93,9 +113,20 @@ pub(crate) fn run(command: MachineCommand, dir: &Path, json: bool) -> anyhow::Re
                 serial: args.serial,
                 power: args.power,
                 groups: args.group,
+                kernel: args.kernel,
             };
             let machine: Machine = client.post("machines", &new)?;
             show(json, &machine, || format!("{} is entered\n", machine.name))?;
+        }
+        MachineCommand::Set(args) => {
+            let change = MachineChange {
+                kernel: args.kernel,
+            };
+            let path = format!("machines/{}", path_word(&args.name)?);
+            let machine: Machine = client.post(&path, &change)?;
+            show(json, &machine, || {
+                format!("{} is changed, from its next boot\n", machine.name)
+            })?;
         }
         MachineCommand::List(ListArgs {}) => {
             let list: MachineList = client.get("machines")?;
@@ -161,6 +192,9 @@ fn description(machine: &Machine) -> String {
     }
     for group in &machine.groups {
         fact("group", group.clone());
+    }
+    if !machine.kernel.is_empty() {
+        fact("kernel", machine.kernel.clone());
     }
     if let Some(inventory) = &machine.inventory {
         fact(
@@ -259,9 +293,10 @@ fn parse_csv(text: &str) -> anyhow::Result<Vec<(usize, NewMachine)>> {
                 "uuid" => new.uuid = text,
                 "serial" => new.serial = text,
                 "power" => new.power = field.split_whitespace().map(str::to_owned).collect(),
+                "kernel" => new.kernel = field.to_owned(),
                 "group" => new.groups = field.split_whitespace().map(str::to_owned).collect(),
                 other => anyhow::bail!(
-                    "unknown heading {other:?}; known are name, mac, uuid, serial, power, group"
+                    "unknown heading {other:?}; known are name, mac, uuid, serial, power, group, kernel"
                 ),
             }
         }

@@ -29,6 +29,8 @@ pub(crate) struct BootAnswer {
     pub(crate) decision: Decision,
     /// Names its token file, when it gets the agent.
     pub(crate) ticket: Option<String>,
+    /// Kernel parameters of this machine alone.
+    pub(crate) kernel: String,
 }
 
 /// One-time tokens on their way to a machine: made with the boot script, fetched as a file right after.
@@ -116,6 +118,7 @@ impl Fleet {
             return Ok(BootAnswer {
                 decision,
                 ticket: None,
+                kernel: String::new(),
             });
         };
         self.switchboard.machine_seen(machine.id);
@@ -160,7 +163,11 @@ impl Fleet {
                 _ => {}
             }
         }
-        Ok(BootAnswer { decision, ticket })
+        Ok(BootAnswer {
+            decision,
+            ticket,
+            kernel: machine.kernel,
+        })
     }
 
     /// The one-time token behind a ticket.

@@ -8,7 +8,7 @@ use netflash_imager::{ExtentKind, Image};
 use netflash_pxe::{Hex32, is_bad_uuid};
 
 use super::{Fleet, FleetError, event, find_image, find_machine, now};
-use crate::machine::{ImageState, Machine, NewMachine, Sighting, StoredImage};
+use crate::machine::{ImageState, Machine, MachineChange, NewMachine, Sighting, StoredImage};
 use crate::power;
 use crate::store::Store;
 
@@ -53,6 +53,28 @@ impl Fleet {
         Ok(machine)
     }
 
+    /// Change what is known of a machine.
+    pub(crate) fn change_machine(
+        &self,
+        name: &str,
+        change: &MachineChange,
+    ) -> Result<Machine, FleetError> {
+        let mut store = self.store();
+        let mut machine = find_machine(store.machines()?, name)?;
+        if let Some(kernel) = &change.kernel {
+            Machine::check_kernel(kernel).map_err(FleetError::Refused)?;
+            machine.kernel.clone_from(kernel);
+            let changed = event(
+                "machine_changed",
+                Some(name),
+                None,
+                format!("kernel parameters: {kernel}"),
+            );
+            store.update_machine(&machine, Some(&changed))?;
+        }
+        Ok(machine)
+    }
+
     fn check_new(&self, store: &dyn Store, new: &NewMachine) -> Result<(), FleetError> {
         let refuse = |text: String| Err(FleetError::Refused(text));
         if !Machine::is_name(&new.name) {
@@ -88,6 +110,7 @@ impl Fleet {
             power::find(&self.config.power, power)
                 .map_err(|error| FleetError::Refused(error.to_string()))?;
         }
+        Machine::check_kernel(&new.kernel).map_err(FleetError::Refused)?;
         if let Some(group) = new.groups.iter().find(|group| !Machine::is_name(group)) {
             return refuse(format!("{group:?} is no name of a group"));
         }

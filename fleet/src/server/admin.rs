@@ -13,7 +13,7 @@ use super::answer::{Web, work};
 use crate::api::{EVENTS_MAX, JOBS_MAX, MachineList, Status};
 use crate::fleet::{CaptureRequest, FlashRequest, NewImage, PowerRequest, VerifyRequest};
 use crate::job::Job;
-use crate::machine::NewMachine;
+use crate::machine::{MachineChange, NewMachine};
 use crate::power::NewLogin;
 
 type Shared = State<Arc<Web>>;
@@ -22,7 +22,10 @@ pub(super) fn routes() -> Router<Arc<Web>> {
     Router::new()
         .route("/status", get(status))
         .route("/machines", get(machines).post(add_machine))
-        .route("/machines/{name}", get(machine).delete(remove_machine))
+        .route(
+            "/machines/{name}",
+            get(machine).post(change_machine).delete(remove_machine),
+        )
         .route("/images", get(images).post(add_image))
         .route("/images/{name}", get(image))
         .route("/jobs", get(jobs))
@@ -73,6 +76,14 @@ async fn add_machine(State(web): Shared, Json(new): Json<NewMachine>) -> Respons
 
 async fn machine(State(web): Shared, Path(name): Path<String>) -> Response {
     work(&web, move |fleet| fleet.machine(&name)).await
+}
+
+async fn change_machine(
+    State(web): Shared,
+    Path(name): Path<String>,
+    Json(change): Json<MachineChange>,
+) -> Response {
+    work(&web, move |fleet| fleet.change_machine(&name, &change)).await
 }
 
 async fn remove_machine(State(web): Shared, Path(name): Path<String>) -> Response {

@@ -115,7 +115,10 @@ async fn ipxe(
                 format!("/boot/token.img?ticket={ticket}"),
             ),
         ],
-        command_line: format!("{} {}{prefer}", config.console, config.kernel_extra),
+        command_line: format!(
+            "{} {}{prefer} {}",
+            config.console, config.kernel_extra, answer.kernel
+        ),
     };
     text(boot_script(
         &web.base(&headers),

@@ -138,6 +138,7 @@ impl Store for SqliteStore {
                 },
                 power: new.power.clone(),
                 groups: new.groups.clone(),
+                kernel: new.kernel.clone(),
                 inventory: None,
                 last_seen: None,
                 last_decision: None,

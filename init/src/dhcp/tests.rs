@@ -59,6 +59,7 @@ fn lease() -> Lease {
         address: ADDRESS,
         prefix: 24,
         router: Some(SERVER),
+        mtu: None,
         server: SERVER,
         duration: Duration::from_secs(3600),
     }
@@ -132,19 +133,116 @@ fn a_renewal_goes_on_without_a_gap() {
     assert_eq!(client.poll_timeout(), half + Duration::from_secs(1800));
 }
 
-#[test]
-fn an_address_is_given_up_when_its_time_is_over() {
-    let start = Instant::now();
+/// A client whose lease ran out in silence, and when that was.
+fn overdue(start: Instant) -> (DhcpClient, Instant) {
     let mut client = bound(start);
-    let end = start + Duration::from_secs(3600);
-    while client.poll_timeout() <= end {
+    while client.events.is_empty() {
         client.handle_timeout(client.poll_timeout());
-        assert!(client.events.len() <= 1);
-        if !client.events.is_empty() {
-            break;
-        }
+    }
+    assert_eq!(client.poll_event(), Some(DhcpEvent::Overdue(lease())));
+    let end = start + Duration::from_secs(3600);
+    client.poll_transmit();
+    (client, end)
+}
+
+#[test]
+fn an_address_whose_server_fell_silent_is_kept_and_asked_for_again() {
+    let (mut client, end) = overdue(Instant::now());
+    let mut asked = 0;
+    while client.poll_timeout() < end + Duration::from_secs(600) {
+        client.handle_timeout(client.poll_timeout());
+        let (to, message) = sent(&mut client).expect("a search is due");
+        assert_eq!(to, Ipv4Addr::BROADCAST);
+        assert_eq!(message.opts().msg_type(), Some(MessageType::Discover));
+        assert_eq!(
+            message.opts().get(OptionCode::RequestedIpAddress),
+            Some(&DhcpOption::RequestedIpAddress(ADDRESS))
+        );
+        asked += 1;
+    }
+    assert!(asked > 30, "{asked}");
+    assert_eq!(client.poll_event(), None);
+    let now = client.poll_timeout();
+    answer(&mut client, now, MessageType::Offer);
+    answer(&mut client, now, MessageType::Ack);
+    assert_eq!(client.poll_event(), Some(DhcpEvent::Bound(lease())));
+    assert_eq!(client.poll_event(), None);
+}
+
+#[test]
+fn a_kept_address_goes_when_a_server_lends_another_or_says_no() {
+    let (mut client, end) = overdue(Instant::now());
+    let now = end + Duration::from_secs(60);
+    let other = Ipv4Addr::new(10, 77, 0, 51);
+    for kind in [MessageType::Offer, MessageType::Ack] {
+        client.handle_timeout(now);
+        let (_, request) = sent(&mut client).unwrap();
+        let mut reply = reply(&request, kind);
+        reply.set_yiaddr(other);
+        client.handle_datagram(now, &reply.to_vec().unwrap());
     }
     assert_eq!(client.poll_event(), Some(DhcpEvent::Lost(lease())));
+    let bound = Lease {
+        address: other,
+        ..lease()
+    };
+    assert_eq!(client.poll_event(), Some(DhcpEvent::Bound(bound)));
+
+    let (mut client, end) = overdue(Instant::now());
+    let now = end + Duration::from_secs(60);
+    answer(&mut client, now, MessageType::Offer);
+    answer(&mut client, now, MessageType::Nak);
+    assert_eq!(client.poll_event(), Some(DhcpEvent::Lost(lease())));
+}
+
+#[test]
+fn a_short_lease_is_asked_for_several_times_before_it_ends() {
+    let start = Instant::now();
+    let mut client = client(start);
+    answer(&mut client, start, MessageType::Offer);
+    client.handle_timeout(start);
+    let (_, request) = sent(&mut client).unwrap();
+    let mut ack = reply(&request, MessageType::Ack);
+    ack.opts_mut().insert(DhcpOption::AddressLeaseTime(40));
+    client.handle_datagram(start, &ack.to_vec().unwrap());
+    client.poll_event();
+    let mut asked = 0;
+    let mut last = start;
+    while client.events.is_empty() {
+        let now = client.poll_timeout();
+        assert!(now - last >= Duration::from_millis(500), "{:?}", now - last);
+        last = now;
+        client.handle_timeout(now);
+        asked += u32::from(sent(&mut client).is_some());
+    }
+    assert_eq!(last, start + Duration::from_secs(40));
+    assert!(asked >= 5, "{asked}");
+}
+
+#[test]
+fn only_a_sensible_mtu_is_taken() {
+    for (mtu, taken) in [
+        (576, None),
+        (1279, None),
+        (1400, Some(1400)),
+        (9000, Some(9000)),
+        (65535, None),
+    ] {
+        let now = Instant::now();
+        let mut client = client(now);
+        for kind in [MessageType::Offer, MessageType::Ack] {
+            client.handle_timeout(now);
+            let (_, request) = sent(&mut client).unwrap();
+            let mut reply = reply(&request, kind);
+            reply.opts_mut().insert(DhcpOption::InterfaceMtu(mtu));
+            client.handle_datagram(now, &reply.to_vec().unwrap());
+        }
+        let expected = Lease {
+            mtu: taken,
+            ..lease()
+        };
+        assert_eq!(client.poll_event(), Some(DhcpEvent::Bound(expected)));
+    }
 }
 
 #[test]

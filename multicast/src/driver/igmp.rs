@@ -13,7 +13,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{chance, ticks::Ticks};
+use super::{cadence::Cadence, chance, ticks::Ticks};
 use crate::{
     igmp::{GroupRecord, Igmp, PROTOCOL},
     interface::Interface,
@@ -22,8 +22,6 @@ use crate::{
 
 /// The longest wait, so that a stop is noticed.
 const LOOK: Duration = Duration::from_millis(100);
-/// The first repetition: the report of the kernel's own join may have been lost.
-const FIRST: Duration = Duration::from_secs(1);
 /// Longest IGMP packet.
 const PACKET_BYTES: usize = 2_048;
 
@@ -75,7 +73,7 @@ fn is_pause(error: &io::Error) -> bool {
 }
 
 /// Tells the membership of a group again and again, as long as it lives: a switch that snoops without a querier would
-/// forget it. Never by leaving and joining: some switches prune at a leave.
+/// forget it, and any does when the link goes away. Never by leaving and joining: some switches prune at a leave.
 #[derive(Debug)]
 pub(crate) struct Reminder {
     stop: Arc<AtomicBool>,
@@ -95,20 +93,17 @@ impl Reminder {
         let mut chance = chance::sequence().map_err(io::Error::other)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let interface = interface.clone();
         thread::Builder::new()
             .name("igmp".to_owned())
             .spawn(move || {
                 let ticks = Ticks::start();
-                let mut next = FIRST.min(every);
+                let mut cadence = Cadence::new(every, interface.link_ups());
                 while !stopped.load(Ordering::Relaxed) {
-                    if ticks.elapsed() < next {
-                        thread::sleep(LOOK);
-                        continue;
+                    if cadence.is_due(ticks.elapsed(), interface.link_ups(), chance()) {
+                        tell(&socket, group);
                     }
-                    tell(&socket, group);
-                    // A room does not speak with one voice: nine to eleven tenths.
-                    let spread = every.mul_f64(f64::from(chance() % 1024) / 5120.0);
-                    next = ticks.elapsed() + every * 9 / 10 + spread;
+                    thread::sleep(LOOK);
                 }
             })?;
         Ok(Reminder { stop })

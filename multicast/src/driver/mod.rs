@@ -9,6 +9,7 @@
 //! Both loops do the same in turn: take what came in, do what is due, say what is new, send what may leave,
 //! and sleep until the next of these. All decisions are the state machines'.
 
+mod cadence;
 mod chance;
 mod detour;
 mod examine;
