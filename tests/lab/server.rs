@@ -38,8 +38,8 @@ pub struct ServerOptions {
     pub rate_bits: u64,
     /// Seconds a session waits, after its first machine, for the others.
     pub wait_seconds: u32,
-    /// Whether it runs a DHCP server; else somebody else does.
-    pub dhcp: bool,
+    /// Whether it lends addresses by DHCP; else somebody else does.
+    pub lends: bool,
     /// More tables for its configuration.
     pub more: String,
 }
@@ -51,7 +51,7 @@ impl Default for ServerOptions {
         ServerOptions {
             rate_bits: (RATE_IDLE / stretch).max(RATE_MIN) as u64,
             wait_seconds: (60.0 * stretch).min(WAIT_SECONDS_MAX) as u32,
-            dhcp: true,
+            lends: true,
             more: String::new(),
         }
     }
@@ -220,7 +220,7 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
          driver = \"command\"\n\
          {on}\n{off}\n{cycle}\n{status}\n{more}\n",
         appliance = programs.appliance()?,
-        dhcp = if options.dhcp { dhcp } else { String::new() },
+        dhcp = if options.lends { dhcp } else { String::new() },
         rate = options.rate_bits,
         wait = options.wait_seconds,
         more = options.more,

@@ -91,7 +91,7 @@ impl Desk {
     pub(crate) fn serve_again<'room>(&self, room: &'room Room) -> Result<ServerProcess<'room>> {
         let options = ServerOptions {
             rate_bits: self.rate_bits,
-            dhcp: false,
+            lends: false,
             ..ServerOptions::default()
         };
         ServerProcess::start(room, &self.programs, &options)
