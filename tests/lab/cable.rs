@@ -4,11 +4,15 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::unix::net::UnixStream,
     path::Path,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{room::Machine, shell};
+use super::{patience::wait_until, room::Machine, shell};
+
+/// QEMU listens within this time.
+const MONITOR_STARTS: Duration = Duration::from_secs(10);
 
 impl Machine {
     /// Pulls the cable between the machine's first card and the room's switch: both ends see their link go, and the
@@ -28,7 +32,12 @@ impl Machine {
     /// Gives one of its cards, `nic0` and so on, a link or takes it away; the machine must be on.
     pub fn set_card_link(&self, card: &str, up: bool) -> Result<()> {
         let command = format!(r#""set_link", "arguments": {{"name": "{card}", "up": {up}}}"#);
-        monitor(&self.qmp_socket(), &[&command])
+        let socket = self.qmp_socket();
+        // One that was just switched on is not there at once.
+        wait_until("QEMU's monitor", MONITOR_STARTS, || {
+            Ok(UnixStream::connect(&socket).is_ok())
+        })?;
+        monitor(&socket, &[&command])
     }
 }
 

@@ -225,7 +225,10 @@ fn kernel_package() -> Result<PathBuf> {
     let mut packages: Vec<PathBuf> = fs::read_dir(&folder)
         .with_context(|| format!("{}: run netflash appliance build", folder.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|ending| ending == "deb"))
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with("linux-image-") && name.ends_with(".deb"))
+        })
         .collect();
     packages.sort();
     packages
