@@ -184,10 +184,12 @@ fn pack(directory: &Path) -> Result<PathBuf> {
         let listed = sh(&format!(
             "modprobe -d {base} -S {version} --show-depends {module}"
         ))?;
-        let files = listed
-            .lines()
-            .filter_map(|line| line.strip_prefix("insmod "));
-        for file in files.map(|file| PathBuf::from(file.trim())) {
+        // A line may end with options of this machine's own configuration.
+        let files = listed.lines().filter_map(|line| {
+            let words = line.strip_prefix("insmod ")?;
+            words.split_whitespace().next()
+        });
+        for file in files.map(PathBuf::from) {
             if !order.contains(&file) {
                 order.push(file);
             }
