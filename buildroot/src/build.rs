@@ -5,6 +5,7 @@
 //!                        └───► modules ── select ──► index ──┐
 //! agent ── check: static, x86-64 ────────────────► /init ────┼─ newc ─ zstd ─ pad ──► initramfs.img
 //! trust.img (for USB sticks) ────────────────────────────────┴─ appended, as a boot loader would
+//! shim, GRUB (signed packages, on demand) ──────────────────────────────────► shimx64.efi, grubx64.efi, …
 //! ```
 //!
 //! The same inputs give the same bytes: no time, no host name, no directory order gets into any file.
@@ -23,6 +24,7 @@ use crate::firmware::{self, Firmware, FirmwareError};
 use crate::index;
 use crate::modules::{ModuleTree, ModulesError, Selection};
 use crate::package::{self, KernelPackage, PackageError};
+use crate::signed::{LoaderPackage, SignedLoaders};
 use crate::third_party;
 use crate::wanted::wanted;
 
@@ -42,6 +44,8 @@ pub struct BuildOptions {
     pub firmware: Option<PathBuf>,
     /// A `trust.img` to bake in: the appliance then belongs to one server.
     pub trust: Option<PathBuf>,
+    /// Whether to add the loaders that firmware with Secure Boot starts, from the packages that apt has.
+    pub secure_boot: bool,
     /// zstd level of the initramfs, 1 to 22.
     pub level: i32,
 }
@@ -68,6 +72,8 @@ pub struct Report {
     pub initramfs_bytes: u64,
     /// Whether a server's trust is baked in.
     pub trusted: bool,
+    /// Packages of the signed loaders, when they were asked for.
+    pub loaders: Vec<LoaderPackage>,
     /// Modules carried, by name.
     pub modules: Vec<String>,
     /// Modules that the kernel does not have.
@@ -127,9 +133,13 @@ pub fn build(options: &BuildOptions) -> Result<Report, BuildError> {
     let trust = options.trust.as_deref().map(read_trust).transpose()?;
     let package = match &options.kernel_deb {
         Some(file) => file.clone(),
-        None => package::download(&package::default_cache())?,
+        None => package::download_kernel(&package::default_cache())?,
     };
     let kernel = KernelPackage::unpack(&package)?;
+    let loaders = match options.secure_boot {
+        true => SignedLoaders::download(&package::default_cache())?,
+        false => SignedLoaders::default(),
+    };
     let tree = ModuleTree::open(&kernel.modules)?;
     let selection = tree.select(wanted())?;
     let firmware = firmware::collect(&selection, options.firmware.as_deref())?;
@@ -169,6 +179,7 @@ pub fn build(options: &BuildOptions) -> Result<Report, BuildError> {
         vmlinuz_bytes: vmlinuz.len() as u64,
         initramfs_bytes: initramfs.len() as u64,
         trusted: trust.is_some(),
+        loaders: loaders.packages,
         modules: selection.modules.into_keys().collect(),
         missing_modules: selection.missing.into_iter().collect(),
         firmware: firmware.files.into_keys().collect(),
@@ -180,17 +191,19 @@ pub fn build(options: &BuildOptions) -> Result<Report, BuildError> {
     let third_party = third_party::render(
         &kernel,
         &String::from_utf8_lossy(&copyright),
+        &report.loaders,
         &report.firmware,
     );
-    write_all(
-        &options.out,
-        &[
-            ("vmlinuz", &vmlinuz),
-            ("initramfs.img", &initramfs),
-            ("THIRD-PARTY", third_party.as_bytes()),
-            ("appliance.json", &json),
-        ],
-    )?;
+    let mut files: Vec<(&str, &[u8])> = vec![
+        ("vmlinuz", &vmlinuz),
+        ("initramfs.img", &initramfs),
+        ("THIRD-PARTY", third_party.as_bytes()),
+        ("appliance.json", &json),
+    ];
+    for (name, content) in &loaders.files {
+        files.push((name, content));
+    }
+    write_all(&options.out, &files)?;
     Ok(report)
 }
 
@@ -234,19 +247,26 @@ fn compress(archive: &[u8], level: i32) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
+/// Check that an archive tells an agent whom to believe and where the server is.
+///
+/// # Errors
+/// In words what is wrong with it.
+pub fn check_trust(bytes: &[u8]) -> Result<(), String> {
+    let paths = archive_paths(bytes).map_err(|error| error.to_string())?;
+    let absent = |wanted: &&&str| !paths.iter().any(|path| path == **wanted);
+    match TRUST_PATHS.iter().find(absent) {
+        Some(absent) => Err(format!("/{absent} is not in the trust image")),
+        None => Ok(()),
+    }
+}
+
 fn read_trust(path: &Path) -> Result<Vec<u8>, BuildError> {
     let refused = |reason: String| BuildError::Trust {
         path: path.to_owned(),
         reason,
     };
     let mut bytes = read(path)?;
-    let paths = archive_paths(&bytes).map_err(|error| refused(error.to_string()))?;
-    if let Some(absent) = TRUST_PATHS
-        .iter()
-        .find(|wanted| !paths.iter().any(|path| path == *wanted))
-    {
-        return Err(refused(format!("/{absent} is not in it")));
-    }
+    check_trust(&bytes).map_err(refused)?;
     pad(&mut bytes);
     Ok(bytes)
 }

@@ -1,4 +1,4 @@
-//! A distribution's kernel package: where it comes from, and what is in it.
+//! A distribution's packages: where they come from, and what is in that of the kernel.
 //!
 //! Debian's `linux-image-amd64` is empty and depends on the package of the current kernel. That one is downloaded by
 //! `apt-get download`, so that apt's own signature checks stand between the archive and the appliance. Nothing is
@@ -38,6 +38,9 @@ pub enum PackageError {
     /// apt does not know the kernel package.
     #[error("apt knows no {META_PACKAGE}; run apt-get update, or give a package by --kernel-deb")]
     Unknown,
+    /// apt does not know another package.
+    #[error("apt knows no package {0}; run apt-get update")]
+    Absent(&'static str),
     /// The package holds no kernel, or more than one.
     #[error("{package} holds no kernel of the form boot/vmlinuz-VERSION with lib/modules/VERSION")]
     NoKernel {
@@ -68,31 +71,56 @@ pub(crate) struct KernelPackage {
     pub(crate) modules: PathBuf,
     /// The copyright file, if the package has one.
     pub(crate) copyright: Option<PathBuf>,
-    _directory: TempDir,
+    _unpacked: Unpacked,
+}
+
+/// An unpacked package. Its files vanish with it.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    package: PathBuf,
+    directory: TempDir,
+}
+
+impl Unpacked {
+    /// Unpacks a `.deb`.
+    pub(crate) fn open(package: &Path) -> Result<Self, PackageError> {
+        let directory = tempfile::tempdir().map_err(|source| PackageError::File {
+            path: env::temp_dir(),
+            source,
+        })?;
+        let mut dpkg = Command::new("dpkg-deb");
+        dpkg.arg("--extract").arg(package).arg(directory.path());
+        run(&mut dpkg, "dpkg-deb")?;
+        Ok(Self {
+            package: package.to_owned(),
+            directory,
+        })
+    }
+
+    /// Where its files are.
+    pub(crate) fn root(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A field of what it says about itself; empty when it has none of that name.
+    pub(crate) fn field(&self, name: &str) -> Result<String, PackageError> {
+        let mut dpkg = Command::new("dpkg-deb");
+        dpkg.arg("--field").arg(&self.package).arg(name);
+        Ok(run(&mut dpkg, "dpkg-deb")?.trim().to_owned())
+    }
 }
 
 impl KernelPackage {
     /// Unpacks a `.deb`.
     pub(crate) fn unpack(package: &Path) -> Result<Self, PackageError> {
-        let field = |name| dpkg_field(package, name);
-        let name = field("Package")?;
-        let package_version = field("Version")?;
-        let source = match field("Built-Using")? {
+        let unpacked = Unpacked::open(package)?;
+        let name = unpacked.field("Package")?;
+        let package_version = unpacked.field("Version")?;
+        let source = match unpacked.field("Built-Using")? {
             built_using if !built_using.is_empty() => built_using,
-            _ => field("Source")?,
+            _ => unpacked.field("Source")?,
         };
-        let directory = tempfile::tempdir().map_err(|source| PackageError::File {
-            path: env::temp_dir(),
-            source,
-        })?;
-        run(
-            Command::new("dpkg-deb")
-                .arg("--extract")
-                .arg(package)
-                .arg(directory.path()),
-            "dpkg-deb",
-        )?;
-        let root = directory.path();
+        let root = unpacked.root();
         let version = kernel_version(&root.join("boot")).ok_or_else(|| no_kernel(package))?;
         let modules = ["lib/modules", "usr/lib/modules"]
             .iter()
@@ -109,25 +137,39 @@ impl KernelPackage {
             version,
             modules,
             copyright,
-            _directory: directory,
+            _unpacked: unpacked,
         })
     }
 }
 
 /// The package of the host's current kernel series, downloaded into `cache` unless it is there already.
-pub(crate) fn download(cache: &Path) -> Result<PathBuf, PackageError> {
-    let shown = run(
-        Command::new("apt-cache").args(["show", "--no-all-versions", META_PACKAGE]),
-        "apt-cache",
-    );
-    let record = shown.map_err(|error| {
-        if matches!(error, PackageError::Failed { .. }) {
-            PackageError::Unknown
-        } else {
-            error
-        }
-    })?;
+pub(crate) fn download_kernel(cache: &Path) -> Result<PathBuf, PackageError> {
+    let record = show(META_PACKAGE)?.ok_or(PackageError::Unknown)?;
     let (name, version) = dependency(&record).ok_or(PackageError::Unknown)?;
+    download(cache, name, version)
+}
+
+/// The version that apt would install.
+pub(crate) fn version(name: &'static str) -> Result<String, PackageError> {
+    let record = show(name)?.ok_or(PackageError::Absent(name))?;
+    let version = record
+        .lines()
+        .find_map(|line| line.strip_prefix("Version: "));
+    version.map(str::to_owned).ok_or(PackageError::Absent(name))
+}
+
+/// What apt knows of a package, if it knows it.
+fn show(name: &str) -> Result<Option<String>, PackageError> {
+    let mut apt = Command::new("apt-cache");
+    match run(apt.args(["show", "--no-all-versions", name]), "apt-cache") {
+        Ok(record) => Ok(Some(record)),
+        Err(PackageError::Failed { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A package, downloaded into `cache` unless it is there already.
+pub(crate) fn download(cache: &Path, name: &str, version: &str) -> Result<PathBuf, PackageError> {
     // apt writes the epoch's colon as %3a in file names.
     let file_name = format!("{name}_{}_amd64.deb", version.replace(':', "%3a"));
     let package = cache.join(&file_name);
@@ -143,7 +185,7 @@ pub(crate) fn download(cache: &Path) -> Result<PathBuf, PackageError> {
         .prefix("download-")
         .tempdir_in(cache)
         .map_err(failed)?;
-    log::info!("kernel package={name} version={version} state=downloading");
+    log::info!("package={name} version={version} state=downloading");
     let mut apt = Command::new("apt-get");
     // As root, apt would hand over to a user who may not write here, and warn about it.
     apt.args(["download", "--quiet=2", "-o", "APT::Sandbox::User=root"])
@@ -180,17 +222,6 @@ fn dependency(record: &str) -> Option<(&str, &str)> {
     })
 }
 
-fn dpkg_field(package: &Path, name: &str) -> Result<String, PackageError> {
-    let value = run(
-        Command::new("dpkg-deb")
-            .arg("--field")
-            .arg(package)
-            .arg(name),
-        "dpkg-deb",
-    )?;
-    Ok(value.trim().to_owned())
-}
-
 /// The one `vmlinuz-VERSION` of a directory.
 fn kernel_version(boot: &Path) -> Option<String> {
     let names = fs::read_dir(boot)
@@ -207,7 +238,7 @@ fn no_kernel(package: &Path) -> PackageError {
 }
 
 /// What a program wrote on standard output.
-fn run(command: &mut Command, program: &'static str) -> Result<String, PackageError> {
+pub(crate) fn run(command: &mut Command, program: &'static str) -> Result<String, PackageError> {
     let output = command
         .env("LC_ALL", "C")
         .stdin(Stdio::null())

@@ -1,9 +1,15 @@
 //! The text `THIRD-PARTY`: an appliance contains other people's work, and who passes it on must say so.
 
 use crate::package::KernelPackage;
+use crate::signed::{LoaderPackage, SignedLoaders};
 
 /// The text, from the kernel's own copyright file and the firmware that was added.
-pub(crate) fn render(kernel: &KernelPackage, copyright: &str, firmware: &[String]) -> String {
+pub(crate) fn render(
+    kernel: &KernelPackage,
+    copyright: &str,
+    loaders: &[LoaderPackage],
+    firmware: &[String],
+) -> String {
     let (source, version) = source_package(&kernel.source, &kernel.package_version);
     let mut text = format!(
         "What this appliance contains, and under which terms
@@ -29,6 +35,28 @@ init inside initramfs.img
         name = kernel.name,
         package_version = kernel.package_version,
     );
+    if !loaders.is_empty() {
+        let (shim, net, disk) = (
+            SignedLoaders::SHIM,
+            SignedLoaders::GRUB_NET,
+            SignedLoaders::GRUB_DISK,
+        );
+        text += &format!(
+            "{shim}, {net}, {disk}
+    shim (BSD-2-Clause) and GNU GRUB (GPL-3.0-or-later), unchanged from the
+    packages below. Who passes them on must pass the source of GRUB on too, or
+    offer it.
+"
+        );
+        for loader in loaders {
+            let (source, version) = source_package(&loader.source, &loader.version);
+            text += &format!(
+                "    {} {}: apt-get source {source}={version}\n",
+                loader.package, loader.version
+            );
+        }
+        text.push('\n');
+    }
     if !firmware.is_empty() {
         text += "lib/firmware inside initramfs.img\n";
         text +=

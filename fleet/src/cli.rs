@@ -92,7 +92,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { json, dir, command } = cli;
     let dir: &Path = &dir;
     match command {
-        Command::Appliance(args) => appliance::run(args, json),
+        Command::Appliance(args) => appliance::run(args, dir, json),
         Command::Doctor(args) => doctor::run(&args, json),
         Command::Image(ImageCommand::File(command)) => image::run(&command, json),
         Command::Image(ImageCommand::Store(command)) => store_image::run(command, dir, json),

@@ -32,7 +32,7 @@ use agents::AgentKeys;
 use compares::Shelf;
 
 pub(crate) use agents::Beside;
-pub(crate) use booting::{BootRequest, Tickets};
+pub(crate) use booting::{BootRequest, Tickets, Way};
 pub(crate) use captures::CaptureRequest;
 pub(crate) use compares::VerifyRequest;
 pub(crate) use orders::FlashRequest;

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod api;
+mod base64;
 mod capture;
 mod cli;
 mod client;

@@ -1,7 +1,7 @@
 //! `netflash serve`: everything a server is, from an empty directory to the last farewell.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +24,15 @@ mod answer;
 mod boot;
 mod dnsmasq;
 mod querier;
+mod tftpd;
 
 use answer::Web;
 use dnsmasq::Dnsmasq;
 use querier::Querier;
+use tftpd::Shelf;
 
+/// Where firmware asks for its boot file.
+const TFTP_PORT: u16 = 69;
 /// How long open requests may take at the end.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -65,6 +69,16 @@ pub(crate) fn serve(
     let address = web.address(None);
     dir.write("trust.img", 0o644, &boot::trust_image(&web, address)?)?;
     let querier = Querier::start(&config.multicast);
+    let tftp = match &config.dhcp {
+        Some(dhcp) => {
+            Shelf(Arc::clone(&web)).check(dhcp)?;
+            Some(tftpd::listen(SocketAddrV4::new(
+                own_address(Some(&dhcp.interface)),
+                TFTP_PORT,
+            ))?)
+        }
+        None => None,
+    };
     let dnsmasq = match &config.dhcp {
         Some(dhcp) => Some(Dnsmasq::start(
             &dir,
@@ -79,9 +93,8 @@ pub(crate) fn serve(
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let outcome = runtime.block_on(answer_until_signal(web, https, http, tls, || {
-        ready(&running)
-    }));
+    let sockets = Sockets { https, http, tftp };
+    let outcome = runtime.block_on(answer_until_signal(web, sockets, tls, || ready(&running)));
     drop(dnsmasq);
     drop(querier);
     // Stale, it would only cost the next command a refused connection.
@@ -89,20 +102,34 @@ pub(crate) fn serve(
     outcome
 }
 
-async fn answer_until_signal(
-    web: Arc<Web>,
+/// Where machines, agents and people ask.
+struct Sockets {
     https: TcpListener,
     http: TcpListener,
+    tftp: Option<UdpSocket>,
+}
+
+async fn answer_until_signal(
+    web: Arc<Web>,
+    sockets: Sockets,
     tls: RustlsConfig,
     ready: impl FnOnce(),
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening to signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening to signals")?;
     let handle = Handle::<SocketAddr>::new();
-    let secure = axum_server::from_tcp_rustls(https, tls)?
+    let secure = axum_server::from_tcp_rustls(sockets.https, tls)?
         .handle(handle.clone())
         .serve(answer::secure_routes(Arc::clone(&web)).into_make_service());
-    let plain = axum_server::from_tcp(http)?
+    if let Some(socket) = sockets.tftp {
+        let shelf = Shelf(Arc::clone(&web));
+        tokio::spawn(async move {
+            if let Err(error) = tftpd::serve(socket, shelf).await {
+                log::error!("tftp error={error} state=dead");
+            }
+        });
+    }
+    let plain = axum_server::from_tcp(sockets.http)?
         .handle(handle.clone())
         .serve(boot::routes(web).into_make_service());
     let secure = tokio::spawn(secure);

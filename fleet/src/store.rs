@@ -124,7 +124,7 @@ pub(crate) trait Store: Send {
     /// Strangers, the last one first.
     fn sightings(&self) -> Result<Vec<Sighting>, StoreError>;
     /// Note a stranger. The number of strangers kept is bounded; the oldest goes.
-    fn sight(&mut self, sighting: &Sighting, event: &Event) -> Result<(), StoreError>;
+    fn sight(&mut self, sighting: &Sighting, event: Option<&Event>) -> Result<(), StoreError>;
     /// Forget a stranger that has become known.
     fn unsight(&mut self, key: &str) -> Result<(), StoreError>;
 

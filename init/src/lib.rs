@@ -21,6 +21,7 @@ mod disks;
 mod events;
 mod flash;
 mod keeper;
+mod knock;
 mod links;
 mod machine;
 mod modules;

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use netflash_pxe::{
-    API_ANNOUNCE, API_CAPTURE, API_EVENTS, API_HELLO, API_IMAGE, API_JOB, API_MANIFEST, AgentEvent,
-    CaptureEnd, CaptureState, EventsAnswer, Hello, JobAnswer, POSITION_HEADER, SENDER_HEADER,
-    SERVER_NAME, Welcome, plain,
+    API_ANNOUNCE, API_CAPTURE, API_EVENTS, API_HELLO, API_IMAGE, API_JOB, API_KNOCK, API_MANIFEST,
+    AgentEvent, CaptureEnd, CaptureState, EventsAnswer, Hello, JobAnswer, Knock, KnockAnswer,
+    POSITION_HEADER, SENDER_HEADER, SERVER_NAME, Welcome, plain,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -154,6 +154,25 @@ impl Server {
     /// The server's address.
     pub(crate) fn address(&self) -> SocketAddrV4 {
         self.address
+    }
+
+    /// Asks what there is to do, without a token.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub(crate) fn knock(&self, again: bool) -> Result<KnockAnswer, ServerError> {
+        let knock = Knock {
+            identity: self.hello.identity.clone(),
+            firmware: self.hello.inventory.firmware,
+            again,
+        };
+        self.finish(self.agent.post(self.url(API_KNOCK)).send_json(&knock))
+    }
+
+    /// The same server, with the token that a knock brought.
+    pub(crate) fn with_token(mut self, token: String) -> Server {
+        self.hello.token = token;
+        self
     }
 
     /// Says who we are, and remembers the secret for what follows.

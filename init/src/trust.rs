@@ -1,7 +1,8 @@
 //! What tells this machine whom to believe: three small files beside the agent.
 //!
 //! `trust.img` carries the server's certificate authority and address, the third initrd file
-//! the one-time token. Boot loaders lose initrd files more often than they damage them, so a
+//! the one-time token; a machine that was not booted over the network has none, and asks the
+//! server for one. Boot loaders lose initrd files more often than they damage them, so a
 //! missing one is named, with the file it comes in.
 
 use std::fs::{self, File};
@@ -21,8 +22,8 @@ pub(crate) struct Trust {
     pub authority: Vec<u8>,
     /// The server's HTTPS address.
     pub server: SocketAddrV4,
-    /// The one-time token.
-    pub token: String,
+    /// The one-time token, of a machine that was booted over the network.
+    pub token: Option<String>,
 }
 
 /// Which file is missing or damaged.
@@ -69,7 +70,7 @@ impl Trust {
         Ok(Trust {
             authority,
             server,
-            token: text(&directory.join("token"), "token.img")?,
+            token: token(&directory.join("token"))?,
         })
     }
 }
@@ -77,6 +78,13 @@ impl Trust {
 /// Removes the token from memory's file system once the server knows it: it opens nothing twice.
 pub(crate) fn forget_token() {
     let _ = fs::remove_file(Path::new(DIRECTORY).join("token"));
+}
+
+fn token(path: &Path) -> Result<Option<String>, TrustError> {
+    match path.exists() {
+        true => Ok(Some(text(path, "token.img")?)),
+        false => Ok(None),
+    }
 }
 
 fn text(path: &Path, origin: &'static str) -> Result<String, TrustError> {
@@ -125,17 +133,21 @@ mod tests {
         ]);
         let trust = Trust::read_in(directory.path(), None).unwrap();
         assert_eq!(trust.server, "10.77.0.1:8443".parse().unwrap());
-        assert_eq!(trust.token, "abc");
+        assert_eq!(trust.token.as_deref(), Some("abc"));
     }
 
     #[test]
     fn a_missing_file_is_named_with_the_initrd_it_comes_in() {
-        let directory = files(&[("ca.pem", b"pem"), ("server", b"10.77.0.1:8443")]);
-        let error = Trust::read_in(directory.path(), None).unwrap_err();
-        assert!(error.to_string().contains("token.img did not arrive"));
         let directory = files(&[("token", b"abc")]);
         let error = Trust::read_in(directory.path(), None).unwrap_err();
         assert!(error.to_string().contains("trust.img did not arrive"));
+    }
+
+    #[test]
+    fn a_machine_from_a_stick_has_no_token() {
+        let directory = files(&[("ca.pem", b"pem"), ("server", b"10.77.0.1:8443")]);
+        let trust = Trust::read_in(directory.path(), None).unwrap();
+        assert_eq!(trust.token, None);
     }
 
     #[test]
@@ -152,5 +164,11 @@ mod tests {
             let error = Trust::read_in(directory.path(), None).unwrap_err();
             assert!(matches!(error, TrustError::Damaged { .. }));
         }
+        let directory = files(&[
+            ("ca.pem", b"pem"),
+            ("server", b"10.0.0.1:1"),
+            ("token", b""),
+        ]);
+        assert!(Trust::read_in(directory.path(), None).is_err());
     }
 }

@@ -6,6 +6,7 @@
 //!                          ▼        ▼       │ yes─▶ run ─▶ last action
 //!                       restart   again     └──────┴──────────┘
 //! ```
+//! Without a token it knocks between trust and hello, until the server has one for it.
 
 use std::panic;
 use std::sync::Arc;
@@ -33,18 +34,18 @@ use crate::modules::ModuleIndex;
 use crate::network::{Network, Wiring};
 use crate::server::Server;
 use crate::trust::{self, Trust};
-use crate::{disks, machine};
+use crate::{disks, knock, machine};
 
 /// How long the first built-in disk may take to appear before the server is told there is none.
 const DISK_WAIT: Duration = Duration::from_secs(30);
 /// How often a waiting machine says what it waits for.
 const NETWORK_NEWS: Duration = Duration::from_secs(10);
 /// First and longest pause before the server is asked again.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(30);
+pub(crate) const RETRY_MIN: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Bounds for the server's idea of how often to ask.
-const POLL_MIN: Duration = Duration::from_secs(1);
-const POLL_MAX: Duration = Duration::from_secs(300);
+pub(crate) const POLL_MIN: Duration = Duration::from_secs(1);
+pub(crate) const POLL_MAX: Duration = Duration::from_secs(300);
 /// How long the end of a job is offered to a server that is away.
 const TELL_MAX: Duration = Duration::from_secs(300);
 /// How long last words may take on a slow console.
@@ -127,7 +128,7 @@ impl Worker {
         let links = network.links();
         let key = AgentKey::generate().map_err(|error| vec![error.to_string()])?;
         let hello = Hello {
-            token: trust.token.clone(),
+            token: trust.token.clone().unwrap_or_default(),
             identity: machine::identity(&links, self.params.iface.as_ref()),
             inventory: machine::inventory(disks, &links),
             agent_key: Hex32(key.public()),
@@ -135,6 +136,10 @@ impl Worker {
         };
         show_inventory(&hello);
         let server = Server::new(&trust, hello).map_err(|error| vec![error.to_string()])?;
+        let server = match &trust.token {
+            Some(_) => server,
+            None => knock::admitted(self.console, server, &network)?,
+        };
         let server = Arc::new(server);
         let welcome = self.say_hello(&server, &network)?;
         trust::forget_token();

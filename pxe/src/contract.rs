@@ -1,6 +1,7 @@
 //! What server and agent say to each other: JSON over TLS.
 //!
 //! ```text
+//! POST /agent/v1/knock              Knock               → KnockAnswer, from machines without a token: see `knock`
 //! POST /agent/v1/hello              Hello               → Welcome
 //! GET  /agent/v1/job                Authorization: Bearer → JobAnswer
 //! POST /agent/v1/jobs/{id}/events   [AgentEvent]        → EventsAnswer
@@ -41,9 +42,9 @@ pub const AGENT_BODY_MAX: usize = 256 * 1024;
 pub const EVENTS_MAX: usize = 256;
 
 /// Most entries in any list of a hello.
-const LIST_MAX: usize = 256;
+pub(crate) const LIST_MAX: usize = 256;
 /// Longest text in a hello, in bytes.
-const TEXT_MAX: usize = 512;
+pub(crate) const TEXT_MAX: usize = 512;
 
 /// The agent's first words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,16 +2,19 @@
 //!
 //! Pure and small, because it is linked into PID 1: no clock, no socket, no file. It holds three things:
 //! the *contract* between server and agent (who I am, what I have, what to do, how it went), the kernel
-//! parameters, and the boot decision with the iPXE script that carries it out.
+//! parameters, and the boot decision with the iPXE and GRUB scripts that carry it out, and with TFTP, by which
+//! GRUB asks for it.
 
 mod as_text;
 mod capture;
 mod compare;
 mod contract;
 mod decide;
+mod grub;
 mod hex;
 mod identity;
 mod inventory;
+mod knock;
 mod mac;
 mod order;
 mod params;
@@ -22,6 +25,7 @@ mod sealed_keys;
 mod selector;
 mod text;
 mod uplink;
+mod tftp;
 
 pub use capture::{
     API_CAPTURE, CAPTURE_NOTES_MAX, CAPTURE_PART_MAX, CaptureEnd, CaptureHow, CaptureOrder,
@@ -34,9 +38,11 @@ pub use contract::{
     SERVER_NAME, Welcome,
 };
 pub use decide::{ActiveJob, Asking, Boot, BootPolicy, BootReason, Decision, decide};
+pub use grub::{grub_boot, grub_start};
 pub use hex::{Hex32, HexError};
 pub use identity::{Identity, KnownMachine, Resolution, is_bad_uuid, resolve};
 pub use inventory::{DiskInfo, Firmware, Inventory, NicInfo, OrphanInfo, OrphanKind};
+pub use knock::{API_KNOCK, Knock, KnockAnswer};
 pub use mac::{Mac, MacError};
 pub use order::{
     FlashOrder, FreePolicy, Job, LastAction, Order, PartialFlashOrder, SessionTicket, VerifyPolicy,
@@ -49,3 +55,6 @@ pub use sealed_keys::{SealedKeys, SealedKeysError};
 pub use selector::{ChoiceError, DiskSelector, SelectorError};
 pub use text::plain;
 pub use uplink::{AddressError, Bond, BondError, BondMode, StaticAddress, VlanError, VlanId};
+pub use tftp::{
+    TftpHeard, TftpOutcome, TftpRead, TftpRefusal, TftpTransfer, TftpTransmit, tftp_data,
+};

@@ -29,6 +29,7 @@ for format in gz xz bz2 zst vmdk vhd vhdx ova partclone clonezilla qcow2; do
 done
 fuzz manifest manifest address tests/fuzz/seeds/manifest -max_len=20000
 fuzz wire wire address tests/fuzz/seeds/wire
+fuzz tftp tftp address tests/fuzz/seeds/tftp -max_len=2048
 for target in sender receiver; do
     fuzz "$target" "$target" address "" -max_len=4096 -len_control=0
 done

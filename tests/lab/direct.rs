@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::{
     room::{Machine, Room, SERVER_ADDRESS},
     shell,
-    spec::{Boot, Firmware},
+    spec::Boot,
 };
 
 /// The server's port for firmware, as configured by default.
@@ -31,10 +31,7 @@ struct Script {
 /// ask once for each power-on.
 pub fn direct_boot(room: &Room, machine: &Machine) -> Result<Boot> {
     let spec = machine.spec();
-    let platform = match spec.firmware {
-        Firmware::Bios => "pcbios",
-        Firmware::Uefi => "efi",
-    };
+    let platform = spec.firmware.platform();
     let script = fetch(
         room,
         &format!(

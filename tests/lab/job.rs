@@ -7,6 +7,9 @@ use serde::Deserialize;
 pub struct JobView {
     /// The server's number for it.
     pub id: u64,
+    /// What was ordered together, and is sent together.
+    #[serde(default)]
+    pub batch: i64,
     /// The machine's name.
     pub machine_name: String,
     /// One word.

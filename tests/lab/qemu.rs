@@ -16,6 +16,9 @@ use super::spec::{Boot, Bus, DiskFault, DiskSpec, Firmware, First, MachineSpec, 
 
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// The build that guards its variables by system management mode, and variables with Microsoft's keys.
+const SECURE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
+const SECURE_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
 
 /// The network card's place in the boot order of a machine that tries its disks first.
 const AFTER_ALL_DISKS: u32 = 99;
@@ -61,6 +64,7 @@ pub(super) fn command(spec: &MachineSpec, directory: &Path, run: u32) -> Result<
         .args(["-device", "virtio-rng-pci"]);
     firmware(&mut command, spec, directory)?;
     network(&mut command, spec);
+    medium(&mut command, &spec.boot);
     for device in &spec.devices {
         command.args(["-device", device]);
     }
@@ -96,27 +100,64 @@ fn firmware(command: &mut Command, spec: &MachineSpec, directory: &Path) -> Resu
             command.args(["-M", "pc,graphics=off"]);
         }
         Firmware::Uefi => {
-            let variables = directory.join("ovmf-variables.fd");
-            if !variables.exists() {
-                fs::copy(OVMF_VARIABLES, &variables)
-                    .with_context(|| format!("copying {OVMF_VARIABLES} (package ovmf)"))?;
-            }
+            command.args(["-M", "q35"]);
+            flash(command, directory, OVMF_CODE, OVMF_VARIABLES)?;
+        }
+        Firmware::SecureBoot => {
             command
-                .args(["-M", "q35"])
-                // One road less on which the firmware waits for minutes before it tries the disk.
-                .args(["-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"])
-                .arg("-drive")
-                .arg(format!(
-                    "if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}"
-                ))
-                .arg("-drive")
-                .arg(format!(
-                    "if=pflash,format=raw,unit=1,file={}",
-                    variables.display()
-                ));
+                .args(["-M", "q35,smm=on"])
+                .args(["-global", "driver=cfi.pflash01,property=secure,value=on"])
+                // This build of the firmware does not come back from a sleep without more help.
+                .args(["-global", "ICH9-LPC.disable_s3=1"]);
+            flash(command, directory, SECURE_CODE, SECURE_VARIABLES)?;
         }
     }
     Ok(())
+}
+
+/// A UEFI firmware in flash memory, with variables of the machine's own.
+fn flash(command: &mut Command, directory: &Path, code: &str, template: &str) -> Result<()> {
+    let variables = directory.join("ovmf-variables.fd");
+    if !variables.exists() {
+        fs::copy(template, &variables)
+            .with_context(|| format!("copying {template} (package ovmf)"))?;
+    }
+    command
+        // One road less on which the firmware waits for minutes before it tries the disk.
+        .args(["-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"])
+        .arg("-drive")
+        .arg(format!(
+            "if=pflash,format=raw,unit=0,readonly=on,file={code}"
+        ))
+        .arg("-drive")
+        .arg(format!(
+            "if=pflash,format=raw,unit=1,file={}",
+            variables.display()
+        ));
+    Ok(())
+}
+
+/// The image a machine boots from that cannot boot over the network.
+fn medium(command: &mut Command, boot: &Boot) {
+    let (image, media, device) = match boot {
+        Boot::Network | Boot::Kernel { .. } => return,
+        Boot::Cd { image } => (image, ",media=cdrom", "ide-cd,drive=medium,bootindex=0"),
+        Boot::Stick { image } => (
+            image,
+            "",
+            "usb-storage,bus=sticks.0,drive=medium,removable=on,bootindex=0",
+        ),
+    };
+    if matches!(boot, Boot::Stick { .. }) {
+        command.args(["-device", "qemu-xhci,id=sticks"]);
+    }
+    command
+        .arg("-drive")
+        .arg(format!(
+            "if=none,id=medium,format=raw,readonly=on,file={}{media}",
+            image.display()
+        ))
+        .args(["-device", device]);
 }
 
 fn network(command: &mut Command, spec: &MachineSpec) {
@@ -126,12 +167,13 @@ fn network(command: &mut Command, spec: &MachineSpec) {
     };
     let rom = match (spec.firmware, &spec.boot) {
         // Without a ROM, OVMF uses its own PXE: the road of a real UEFI machine.
-        (Firmware::Uefi, _) | (_, Boot::Kernel { .. }) => ",romfile=",
         (Firmware::Bios, Boot::Network) => "",
+        _ => ",romfile=",
     };
-    let order = match spec.first {
-        First::Network => 1,
-        First::Disk => AFTER_ALL_DISKS,
+    let order = match (spec.first, &spec.boot) {
+        (_, Boot::Cd { .. } | Boot::Stick { .. }) => String::new(),
+        (First::Network, _) => ",bootindex=1".to_owned(),
+        (First::Disk, _) => format!(",bootindex={AFTER_ALL_DISKS}"),
     };
     command
         .arg("-netdev")
@@ -141,7 +183,7 @@ fn network(command: &mut Command, spec: &MachineSpec) {
         ))
         .arg("-device")
         .arg(format!(
-            "{model},id=nic0,netdev=net0,mac={},bootindex={order}{rom}",
+            "{model},id=nic0,netdev=net0,mac={}{order}{rom}",
             spec.mac()
         ));
     for (position, cable) in spec.cards.iter().enumerate() {

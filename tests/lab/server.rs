@@ -40,6 +40,10 @@ pub struct ServerOptions {
     pub wait_seconds: u32,
     /// Whether it lends addresses by DHCP; else somebody else does.
     pub lends: bool,
+    /// More kernel parameters for the agent.
+    pub kernel: String,
+    /// More settings of its DHCP server.
+    pub dhcp: String,
     /// More tables for its configuration.
     pub more: String,
 }
@@ -52,6 +56,8 @@ impl Default for ServerOptions {
             rate_bits: (RATE_IDLE / stretch).max(RATE_MIN) as u64,
             wait_seconds: (60.0 * stretch).min(WAIT_SECONDS_MAX) as u32,
             lends: true,
+            kernel: String::new(),
+            dhcp: String::new(),
             more: String::new(),
         }
     }
@@ -199,7 +205,8 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
     let dhcp = format!(
         "[dhcp]\n\
          interface = \"{SERVER_INTERFACE}\"\n\
-         range = [\"10.77.0.50\", \"10.77.0.200\"]\n"
+         range = [\"10.77.0.50\", \"10.77.0.200\"]\n{}\n",
+        options.dhcp
     );
     Ok(format!(
         "[listen]\n\
@@ -208,7 +215,7 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
          appliance = {appliance:?}\n\
          console = \"console=ttyS0,115200\"\n\
          # An emulated CPU that does not get its turn in time fails the kernel's timer check.\n\
-         kernel_extra = \"no_timer_check mitigations=off nokaslr quiet\"\n\
+         kernel_extra = \"no_timer_check mitigations=off nokaslr quiet {kernel}\"\n\
          {dhcp}\
          [multicast]\n\
          interface = \"{SERVER_INTERFACE}\"\n\
@@ -223,6 +230,7 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
         dhcp = if options.lends { dhcp } else { String::new() },
         rate = options.rate_bits,
         wait = options.wait_seconds,
+        kernel = options.kernel,
         more = options.more,
         on = button("on"),
         off = button("off"),

@@ -58,6 +58,18 @@ pub enum Firmware {
     Bios,
     /// OVMF; network boot by the firmware's own PXE.
     Uefi,
+    /// The same with Secure Boot on and Microsoft's keys enrolled, as a machine leaves the shop.
+    SecureBoot,
+}
+
+impl Firmware {
+    /// What iPXE's `${platform}` says on it.
+    pub fn platform(self) -> &'static str {
+        match self {
+            Firmware::Bios => "pcbios",
+            Firmware::Uefi | Firmware::SecureBoot => "efi",
+        }
+    }
 }
 
 /// Network card.
@@ -119,6 +131,16 @@ pub enum DiskFault {
 pub enum Boot {
     /// Network first, then the first disk.
     Network,
+    /// A CD first, then the disks; never the network.
+    Cd {
+        /// The image.
+        image: PathBuf,
+    },
+    /// A USB stick first, then the disks; never the network.
+    Stick {
+        /// The image.
+        image: PathBuf,
+    },
     /// A kernel loaded by QEMU, which spares minutes of emulated firmware.
     Kernel {
         /// bzImage, or vmlinux with a PVH entry.

@@ -57,6 +57,7 @@ impl Workshop {
             kernel_deb: Some(at("kernel.deb")),
             firmware: None,
             trust: None,
+            secure_boot: false,
             level: 3,
         };
         Self { directory, options }

@@ -1,13 +1,17 @@
-//! `netflash appliance`: builds the kernel and initramfs that machines boot.
+//! `netflash appliance`: builds the kernel and initramfs that machines boot, and ways to start them.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use netflash_appliance::{BuildOptions, Report, build};
 
 use crate::Exit;
+
+mod bound;
+mod iso;
+mod kexec;
 
 /// Kernel and initramfs together shall stay below this, in bytes: old machines load them by TFTP.
 const APPLIANCE_BYTES_MAX: u64 = 40 << 20;
@@ -22,6 +26,8 @@ pub(crate) struct ApplianceArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     Build(BuildArgs),
+    Iso(iso::IsoArgs),
+    Kexec(kexec::KexecArgs),
 }
 
 /// Build vmlinuz and initramfs.img from a distribution's kernel package
@@ -46,11 +52,20 @@ struct BuildArgs {
     /// Bake a server's trust.img in, for USB sticks
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
+    /// Add the signed loaders for machines with Secure Boot
+    ///
+    /// Debian's shim and GRUB, downloaded by apt; nothing is installed.
+    #[arg(long)]
+    secure_boot: bool,
 }
 
 /// Runs the command; `json` asks for the report on standard output in that form.
-pub(crate) fn run(args: ApplianceArgs, json: bool) -> anyhow::Result<Exit> {
-    let Action::Build(args) = args.action;
+pub(crate) fn run(args: ApplianceArgs, dir: &Path, json: bool) -> anyhow::Result<Exit> {
+    let args = match args.action {
+        Action::Build(args) => args,
+        Action::Iso(args) => return iso::run(&args, dir, json),
+        Action::Kexec(args) => return kexec::run(&args, dir),
+    };
     let agent = args.agent.map_or_else(agent_beside_us, Ok)?;
     let options = BuildOptions {
         out: args.out,
@@ -58,6 +73,7 @@ pub(crate) fn run(args: ApplianceArgs, json: bool) -> anyhow::Result<Exit> {
         kernel_deb: args.kernel_deb,
         firmware: args.firmware,
         trust: args.trust,
+        secure_boot: args.secure_boot,
         level: BuildOptions::LEVEL,
     };
     let report = build(&options).context("building the appliance")?;
@@ -100,6 +116,9 @@ fn print(options: &BuildOptions, report: &Report) {
         report.firmware.len()
     );
     println!("agent       {:.1} MiB", mib(report.agent_bytes));
+    for loader in &report.loaders {
+        println!("loader      {} {}", loader.package, loader.version);
+    }
     println!(
         "together    {:.1} MiB in {}",
         mib(total),

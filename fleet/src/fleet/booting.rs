@@ -4,14 +4,32 @@ use std::collections::VecDeque;
 use std::sync::PoisonError;
 
 use netflash_pxe::{
-    ActiveJob, Asking, Boot, BootPolicy, BootReason, Decision, Identity, Platform, Resolution,
-    decide, plain,
+    ActiveJob, Asking, Boot, BootPolicy, BootReason, Decision, Firmware, Identity, Knock,
+    KnockAnswer, Platform, Resolution, decide, plain,
 };
 
 use super::{Fleet, FleetError, event, job_event, now, resolve_among};
 use crate::machine::{Machine, Sighting};
 use crate::secret;
 use crate::store::Token;
+
+/// Seconds after which a machine without a token knocks again.
+const KNOCK_SECONDS: u32 = 10;
+/// Seconds within which an unchanged answer to a repeated knock is not written down again.
+const NOTED_SECONDS: u64 = 60;
+
+/// How a machine came to ask.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By its network boot: proof that this works.
+    #[default]
+    Network,
+    /// By an agent that came from elsewhere; `again` when it has asked before.
+    Knock {
+        /// It is the same agent's next question.
+        again: bool,
+    },
+}
 
 /// What iPXE tells of a machine.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +38,8 @@ pub(crate) struct BootRequest {
     pub(crate) identity: Identity,
     /// How its firmware runs iPXE.
     pub(crate) platform: Platform,
+    /// How it came to ask.
+    pub(crate) way: Way,
 }
 
 /// What the machine gets.
@@ -97,11 +117,14 @@ impl Fleet {
             Boot::Agent { .. } => "agent",
         };
         let text = format!("{place}: {}", decision.reason);
-        log::info!(
-            "boot macs={:?} platform={} decision={text:?}",
-            request.identity.macs,
-            request.platform
-        );
+        let again = request.way == Way::Knock { again: true };
+        if !again {
+            log::info!(
+                "boot macs={:?} platform={} decision={text:?}",
+                request.identity.macs,
+                request.platform
+            );
+        }
 
         let Some(mut machine) = machine else {
             let identity = shown(&request.identity);
@@ -114,14 +137,26 @@ impl Fleet {
                 identity,
             };
             let text = format!("{}: {text}", Sighting::key(&sighting.identity));
-            store.sight(&sighting, &event("machine_seen", None, None, text))?;
+            let seen = event("machine_seen", None, None, text);
+            store.sight(&sighting, (!again).then_some(&seen))?;
             return Ok(BootAnswer {
                 decision,
                 ticket: None,
                 kernel: String::new(),
             });
         };
-        self.switchboard.machine_seen(machine.id);
+        if request.way == Way::Network {
+            self.switchboard.machine_seen(machine.id);
+        }
+        let noted = machine.last_decision.as_ref() == Some(&text);
+        let lately = machine.last_seen.unwrap_or_default() + NOTED_SECONDS > now();
+        if again && noted && lately && decision.boot == Boot::LocalDisk {
+            return Ok(BootAnswer {
+                decision,
+                ticket: None,
+                kernel: String::new(),
+            });
+        }
         machine.last_seen = Some(now());
         machine.last_decision = Some(text.clone());
         let booted = event(
@@ -130,7 +165,7 @@ impl Fleet {
             job.as_ref().map(|job| job.id),
             text,
         );
-        store.update_machine(&machine, Some(&booted))?;
+        store.update_machine(&machine, (!again || !noted).then_some(&booted))?;
         for mac in request.identity.usable_macs() {
             store.unsight(&mac.to_string())?;
         }
@@ -170,6 +205,27 @@ impl Fleet {
         })
     }
 
+    /// What a machine is told that was booted from a stick, a CD or by kexec: the same decision, and its token at once.
+    pub(crate) fn knock(&self, knock: &Knock) -> Result<KnockAnswer, FleetError> {
+        knock
+            .check()
+            .map_err(|error| FleetError::Malformed(error.to_string()))?;
+        let platform = match knock.firmware {
+            Firmware::Bios => Platform::Bios,
+            Firmware::Uefi => Platform::Efi,
+        };
+        let answer = self.boot(&BootRequest {
+            identity: knock.identity.clone(),
+            platform,
+            way: Way::Knock { again: knock.again },
+        })?;
+        Ok(KnockAnswer {
+            token: answer.ticket.and_then(|ticket| self.token_of(&ticket)),
+            reason: answer.decision.reason.to_string(),
+            again_seconds: KNOCK_SECONDS,
+        })
+    }
+
     /// The one-time token behind a ticket.
     pub(crate) fn token_of(&self, ticket: &str) -> Option<String> {
         let tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -199,3 +255,6 @@ fn shown(identity: &Identity) -> Identity {
         macs: identity.macs.iter().copied().take(4).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use netflash_pxe::{
 };
 use tempfile::TempDir;
 
-use super::{BootRequest, FlashRequest, Fleet, FleetError, NewImage};
+use super::{BootRequest, FlashRequest, Fleet, FleetError, NewImage, Way};
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::job::{FlashWish, JobState};
@@ -72,6 +72,7 @@ impl Room {
         let request = BootRequest {
             identity: identity(last),
             platform: Platform::Bios,
+            way: Way::Network,
         };
         self.fleet.boot(&request).unwrap()
     }

@@ -12,8 +12,8 @@ use axum::{Json, Router};
 use serde::Deserialize;
 
 use netflash_pxe::{
-    API_ANNOUNCE, API_CAPTURE, API_EVENTS, API_HELLO, API_IMAGE, API_JOB, API_MANIFEST, AgentEvent,
-    CAPTURE_PART_MAX, CaptureEnd, Hello,
+    API_ANNOUNCE, API_CAPTURE, API_EVENTS, API_HELLO, API_IMAGE, API_JOB, API_KNOCK, API_MANIFEST,
+    AgentEvent, CAPTURE_PART_MAX, CaptureEnd, Hello, Knock,
 };
 
 use super::answer::{Web, bearer, work};
@@ -22,6 +22,7 @@ use crate::fleet::{Beside, FleetError};
 
 pub(super) fn routes() -> Router<Arc<Web>> {
     Router::new()
+        .route(API_KNOCK, post(knock))
         .route(API_HELLO, post(hello))
         .route(API_JOB, get(job))
         .route(API_EVENTS, post(events))
@@ -47,6 +48,10 @@ impl<S: Sync> FromRequestParts<S> for Bearer {
         let secret = bearer(&parts.headers).ok_or(FleetError::Unauthorized)?;
         Ok(Bearer(secret.to_owned()))
     }
+}
+
+async fn knock(State(web): State<Arc<Web>>, Json(knock): Json<Knock>) -> Response {
+    work(&web, move |fleet| fleet.knock(&knock)).await
 }
 
 async fn hello(State(web): State<Arc<Web>>, Json(hello): Json<Hello>) -> Response {

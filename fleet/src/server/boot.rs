@@ -17,15 +17,16 @@ use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
 use netflash_appliance::{Cpio, CpioError};
-use netflash_pxe::{AgentBoot, Identity, Platform, boot_script, plain, start_script};
+use netflash_pxe::{AgentBoot, Identity, Mac, Platform, boot_script, plain, start_script};
 
 use super::answer::{Web, refusal};
-use crate::fleet::BootRequest;
+use crate::config::BootConfig;
+use crate::fleet::{BootRequest, Way};
 
 /// Longest value of a query parameter that is looked at, in characters.
 const VALUE_MAX: usize = 128;
 /// What may be fetched from the appliance's directory.
-const APPLIANCE_FILES: [&str; 2] = ["vmlinuz", "initramfs.img"];
+pub(super) const APPLIANCE_FILES: [&str; 2] = ["vmlinuz", "initramfs.img"];
 
 pub(super) fn routes(web: Arc<Web>) -> Router {
     Router::new()
@@ -46,6 +47,26 @@ pub(super) fn trust_image(web: &Web, address: Ipv4Addr) -> Result<Vec<u8>, CpioE
     Ok(archive.finish())
 }
 
+/// The one-time token as the file an agent finds it in.
+pub(super) fn token_image(token: &str) -> Result<Vec<u8>, CpioError> {
+    let mut archive = Cpio::new();
+    archive.file("netflash/token", 0o600, token.as_bytes())?;
+    Ok(archive.finish())
+}
+
+/// The agent's kernel command line; `mac` is the card that was booted from, `own` what this machine alone is given.
+pub(super) fn command_line(config: &BootConfig, mac: Option<Mac>, own: &str) -> String {
+    let prefer = mac.map(|mac| format!(" netflash.iface={mac}"));
+    let prefer = prefer.unwrap_or_default();
+    format!("{} {}{prefer} {own}", config.console, config.kernel_extra)
+}
+
+/// What a boot loader says of its machine, if it says anything.
+pub(super) fn given(text: &str) -> Option<String> {
+    let text = plain(text, VALUE_MAX);
+    (!text.is_empty()).then_some(text)
+}
+
 async fn start(State(web): State<Arc<Web>>, headers: HeaderMap) -> Response {
     text(start_script(&web.base(&headers)))
 }
@@ -63,10 +84,6 @@ struct Asked {
 
 impl Asked {
     fn request(&self) -> BootRequest {
-        let given = |text: &str| {
-            let text = plain(text, VALUE_MAX);
-            (!text.is_empty()).then_some(text)
-        };
         let mac = self.mac.parse().ok();
         let Ok(platform) = self.platform.parse::<Platform>();
         BootRequest {
@@ -77,6 +94,7 @@ impl Asked {
                 macs: mac.into_iter().collect(),
             },
             platform,
+            way: Way::Network,
         }
     }
 }
@@ -99,10 +117,6 @@ async fn ipxe(
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
     };
-    let config = &web.fleet.config.boot;
-    let prefer = mac
-        .map(|mac| format!(" netflash.iface={mac}"))
-        .unwrap_or_default();
     let ticket = answer.ticket.unwrap_or_default();
     let file = |name: &str| (name.to_owned(), format!("/boot/{name}"));
     let agent = AgentBoot {
@@ -115,10 +129,7 @@ async fn ipxe(
                 format!("/boot/token.img?ticket={ticket}"),
             ),
         ],
-        command_line: format!(
-            "{} {}{prefer} {}",
-            config.console, config.kernel_extra, answer.kernel
-        ),
+        command_line: command_line(&web.fleet.config.boot, mac, &answer.kernel),
     };
     text(boot_script(
         &web.base(&headers),
@@ -141,9 +152,7 @@ async fn token(State(web): State<Arc<Web>>, Query(Ticket { ticket }): Query<Tick
     let Some(token) = web.fleet.token_of(&ticket) else {
         return refusal(StatusCode::NOT_FOUND, "no such ticket");
     };
-    let mut cpio = Cpio::new();
-    let packed = cpio.file("netflash/token", 0o600, token.as_bytes());
-    archive(packed.map(|()| cpio.finish()))
+    archive(token_image(&token))
 }
 
 async fn file(State(web): State<Arc<Web>>, Path(name): Path<String>) -> Response {

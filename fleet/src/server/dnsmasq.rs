@@ -1,4 +1,4 @@
-//! DHCP and TFTP on an isolated network: a dnsmasq that lives and dies with the server.
+//! DHCP on an isolated network: a dnsmasq that lives and dies with the server.
 
 use std::fs;
 use std::net::SocketAddrV4;
@@ -13,6 +13,7 @@ use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
+use super::tftpd;
 use crate::config::DhcpConfig;
 use crate::data_dir::DataDir;
 use crate::sys::die_with_us;
@@ -170,7 +171,7 @@ fn prepare_root(root: &Path, needed: [&String; 2]) -> anyhow::Result<()> {
             None => {}
         }
     }
-    for name in needed {
+    for name in needed.into_iter().filter(|name| !tftpd::is_signed(name)) {
         anyhow::ensure!(
             root.join(name).exists(),
             "{} is not in {}",
@@ -183,6 +184,7 @@ fn prepare_root(root: &Path, needed: [&String; 2]) -> anyhow::Result<()> {
 
 fn configuration(dir: &DataDir, dhcp: &DhcpConfig, http: SocketAddrV4) -> String {
     let [first, last] = dhcp.range;
+    let tftp = http.ip();
     let DhcpConfig {
         interface,
         netmask,
@@ -204,8 +206,6 @@ fn configuration(dir: &DataDir, dhcp: &DhcpConfig, http: SocketAddrV4) -> String
         // Without router advertisements iPXE waits 15 s and more for IPv6.
         "enable-ra".to_owned(),
         "dhcp-range=fd6e:6674::,ra-only,64".to_owned(),
-        "enable-tftp".to_owned(),
-        format!("tftp-root={}", dir.path("tftp").display()),
         // A client that is iPXE already must not load iPXE again.
         "dhcp-match=set:ipxe,175".to_owned(),
         "dhcp-userclass=set:ipxe,iPXE".to_owned(),
@@ -213,8 +213,8 @@ fn configuration(dir: &DataDir, dhcp: &DhcpConfig, http: SocketAddrV4) -> String
         "dhcp-match=set:efi,option:client-arch,9".to_owned(),
         "dhcp-match=set:http,option:client-arch,16".to_owned(),
         format!("dhcp-boot=tag:ipxe,http://{http}/boot/start.ipxe"),
-        format!("dhcp-boot=tag:!ipxe,tag:efi,{uefi_loader}"),
-        format!("dhcp-boot=tag:!ipxe,tag:!efi,tag:!http,{bios_loader}"),
+        format!("dhcp-boot=tag:!ipxe,tag:efi,{uefi_loader},,{tftp}"),
+        format!("dhcp-boot=tag:!ipxe,tag:!efi,tag:!http,{bios_loader},,{tftp}"),
     ];
     if dhcp.http_boot {
         lines.push("dhcp-option-force=tag:!ipxe,tag:http,60,HTTPClient".to_owned());

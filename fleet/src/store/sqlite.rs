@@ -185,9 +185,9 @@ impl Store for SqliteStore {
         )
     }
 
-    fn sight(&mut self, sighting: &Sighting, event: &Event) -> Result<(), StoreError> {
+    fn sight(&mut self, sighting: &Sighting, event: Option<&Event>) -> Result<(), StoreError> {
         let key = Sighting::key(&sighting.identity);
-        self.change(Some(event), |change| {
+        self.change(event, |change| {
             let before: Option<String> = change
                 .query_row("SELECT body FROM sightings WHERE key = ?1", [&key], |row| {
                     row.get(0)

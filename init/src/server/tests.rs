@@ -94,7 +94,7 @@ impl FakeServer {
         let trust = Trust {
             authority: self.authority.clone().into_bytes(),
             server: self.address,
-            token: "token".into(),
+            token: Some("token".into()),
         };
         Server::new(&trust, hello()).unwrap()
     }
@@ -156,7 +156,7 @@ fn serve(
 
 fn hello() -> Hello {
     Hello {
-        token: "token".into(),
+        token: Some("token".into()),
         identity: Identity::default(),
         inventory: Inventory::default(),
         agent_key: Hex32([3; 32]),
@@ -195,11 +195,24 @@ fn a_server_of_another_authority_is_not_believed() {
     let trust = Trust {
         authority: other.authority.into_bytes(),
         server: server.address,
-        token: "token".into(),
+        token: Some("token".into()),
     };
     let error = Server::new(&trust, hello()).unwrap().hello().unwrap_err();
     assert!(matches!(error, ServerError::Unreachable { .. }), "{error}");
     assert!(server.bodies().is_empty(), "the token must not reach it");
+}
+
+#[test]
+fn who_knocks_says_hello_with_the_token_it_got() {
+    let answer = r#"{"token":"fresh","reason":"job 1 is active","again_seconds":5}"#;
+    let server = FakeServer::start(vec![Answer::json(answer), Answer::json(WELCOME)]);
+    let answer = server.client().knock(false).unwrap();
+    let client = server.client().with_token(answer.token.unwrap());
+    client.hello().unwrap();
+    let bodies = server.bodies();
+    let text = |at: usize| String::from_utf8_lossy(&bodies[at]).into_owned();
+    assert!(text(0).contains("identity") && !text(0).contains("token"));
+    assert!(text(1).contains("\"token\":\"fresh\""));
 }
 
 #[test]
@@ -239,7 +252,7 @@ fn nobody_there_is_an_error_that_names_the_address() {
     let trust = Trust {
         authority: FakeServer::start(vec![]).authority.into_bytes(),
         server: address,
-        token: "token".into(),
+        token: Some("token".into()),
     };
     let error = Server::new(&trust, hello()).unwrap().hello().unwrap_err();
     assert!(error.to_string().contains(&address.to_string()));
@@ -250,7 +263,7 @@ fn an_authority_of_garbage_is_an_error() {
     let trust = Trust {
         authority: b"garbage".to_vec(),
         server: std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
-        token: String::new(),
+        token: None,
     };
     let error = Server::new(&trust, hello()).unwrap_err();
     assert!(!error.may_pass());

@@ -70,6 +70,7 @@ fn end(fleet: &Arc<Fleet>, order: u64, boots: bool) -> OrderView {
             let request = BootRequest {
                 identity,
                 platform: Platform::Bios,
+                ..BootRequest::default()
             };
             fleet.boot(&request).unwrap();
         }

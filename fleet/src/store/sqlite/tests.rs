@@ -161,10 +161,10 @@ fn strangers_are_counted_and_bounded() {
         last_seen: 5,
         times: 1,
     };
-    store.sight(&sighting, &event("seen")).unwrap();
+    store.sight(&sighting, Some(&event("seen"))).unwrap();
     sighting.first_seen = 9;
     sighting.last_seen = 9;
-    store.sight(&sighting, &event("seen")).unwrap();
+    store.sight(&sighting, Some(&event("seen"))).unwrap();
     let seen = store.sightings().unwrap();
     assert_eq!(
         (
