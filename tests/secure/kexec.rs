@@ -31,6 +31,7 @@ while :; do sleep 60; done
 ";
 
 #[test]
+#[ignore = "minutes: scripts/nightly"]
 fn a_running_linux_becomes_the_agent_and_is_flashed() -> Result<()> {
     inside(
         "kexec::a_running_linux_becomes_the_agent_and_is_flashed",
