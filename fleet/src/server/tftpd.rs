@@ -90,7 +90,8 @@ async fn answer(own: Ipv4Addr, peer: SocketAddr, read: &TftpRead, shelf: Shelf) 
     let goods = match found {
         Ok(Ok(goods)) => goods,
         Ok(Err(refusal)) => {
-            log::info!(
+            // Shim and GRUB ask for half a dozen files that need not be there.
+            log::debug!(
                 "tftp peer={} file={:?} state=refused reason={refusal:?}",
                 peer.ip(),
                 read.path
