@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn what_firmware_asks_is_understood() {
         // EDK2, after its first request for the size.
-        let asked = options("tsize\00\0blksize\01468\0windowsize\04\0");
+        let asked = options("tsize\x000\0blksize\x001468\0windowsize\x004\0");
         assert_eq!(asked.path, "a");
         assert_eq!(asked.block_bytes, Some(1468));
         assert_eq!(asked.window_blocks, Some(4));
@@ -237,11 +237,12 @@ mod tests {
 
     #[test]
     fn large_wishes_are_cut_and_senseless_ones_ignored() {
-        let asked = options("BLKSIZE\065464\0WindowSize\065535\0timeout\0255\0");
+        let asked = options("BLKSIZE\x0065464\0WindowSize\x0065535\0timeout\x00255\0");
         assert_eq!(asked.block_bytes, Some(1468));
         assert_eq!(asked.window_blocks, Some(32));
         assert_eq!(asked.timeout_seconds, Some(255));
-        let asked = options("blksize\07\0windowsize\00\0timeout\0256\0multicast\0\0tsize\0-1\0");
+        let asked =
+            options("blksize\x007\0windowsize\x000\0timeout\x00256\0multicast\0\0tsize\0-1\0");
         assert_eq!(asked.block_bytes, None);
         assert_eq!(asked.window_blocks, None);
         assert_eq!(asked.timeout_seconds, None);
@@ -256,13 +257,13 @@ mod tests {
             "a",
             "a\0octet",
             "a\0octet\0blksize\0",
-            "a\0octet\0blksize\0512\0blksize\0512\0",
+            "a\0octet\0blksize\x00512\0blksize\x00512\0",
             "a\nb\0octet\0",
         ] {
             assert_eq!(read(text), None, "{text:?}");
         }
         assert_eq!(read(&format!("{}\0octet\0", "a".repeat(256))), None);
-        let many = "x\01\0".repeat(17);
+        let many = "x\x001\0".repeat(17);
         assert_eq!(read(&format!("a\0octet\0{many}")), None);
     }
 

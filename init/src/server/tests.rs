@@ -156,7 +156,7 @@ fn serve(
 
 fn hello() -> Hello {
     Hello {
-        token: Some("token".into()),
+        token: "token".into(),
         identity: Identity::default(),
         inventory: Inventory::default(),
         agent_key: Hex32([3; 32]),

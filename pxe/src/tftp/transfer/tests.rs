@@ -52,7 +52,7 @@ fn without_options_the_file_comes_in_blocks_of_512() {
 fn options_are_confirmed_before_the_first_block() {
     let now = Instant::now();
     let mut transfer = TftpTransfer::new(now, &request(Some(1024), Some(4)), 9999);
-    let offer = b"\0\x06blksize\01024\0tsize\09999\0windowsize\04\0".to_vec();
+    let offer = b"\0\x06blksize\x001024\0tsize\x009999\0windowsize\x004\0".to_vec();
     assert_eq!(drain(&mut transfer), [TftpTransmit::Options(offer)]);
     transfer.handle(now, TftpHeard::Acknowledged(1));
     assert_eq!(drain(&mut transfer), []);
