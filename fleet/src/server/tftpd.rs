@@ -292,7 +292,7 @@ mod tests {
         let file = std::fs::File::open(scratch.path()).unwrap();
         let bytes = content.len() as u64;
         let mut reader = Reader::new(Goods::File { file, bytes });
-        for offset in [0, 1468, AHEAD - 3, AHEAD * 2 - 1, 4, AHEAD * 2 - 7] {
+        for offset in [0, 1468, AHEAD - 3, AHEAD * 2 - 9, 4, AHEAD * 2 - 7] {
             let block = reader.block(offset as u64, 12).await.unwrap();
             assert_eq!(block, &content[offset..offset + 12]);
         }
