@@ -31,7 +31,7 @@ while :; do sleep 60; done
 ";
 
 #[test]
-#[ignore = "minutes: scripts/nightly"]
+#[ignore = "two minutes; run with --ignored"]
 fn a_running_linux_becomes_the_agent_and_is_flashed() -> Result<()> {
     inside(
         "kexec::a_running_linux_becomes_the_agent_and_is_flashed",

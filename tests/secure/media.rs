@@ -6,7 +6,7 @@ use tests::lab::{Boot, Bus, Firmware, MachineSpec, Nic, Power, inside, wait_unti
 use super::{Desk, FLASH_LIMIT, disk::DISK_BYTES, last_words, scratch};
 
 #[test]
-#[ignore = "minutes: scripts/nightly"]
+#[ignore = "two minutes; run with --ignored"]
 fn a_cd_and_a_stick_start_the_agent_which_waits_for_its_job() -> Result<()> {
     inside(
         "media::a_cd_and_a_stick_start_the_agent_which_waits_for_its_job",
