@@ -24,8 +24,8 @@ mod script;
 mod sealed_keys;
 mod selector;
 mod text;
-mod uplink;
 mod tftp;
+mod uplink;
 
 pub use capture::{
     API_CAPTURE, CAPTURE_NOTES_MAX, CAPTURE_PART_MAX, CaptureEnd, CaptureHow, CaptureOrder,
@@ -54,7 +54,7 @@ pub use script::{AgentBoot, Platform, boot_script, start_script};
 pub use sealed_keys::{SealedKeys, SealedKeysError};
 pub use selector::{ChoiceError, DiskSelector, SelectorError};
 pub use text::plain;
-pub use uplink::{AddressError, Bond, BondError, BondMode, StaticAddress, VlanError, VlanId};
 pub use tftp::{
     TftpHeard, TftpOutcome, TftpRead, TftpRefusal, TftpTransfer, TftpTransmit, tftp_data,
 };
+pub use uplink::{AddressError, Bond, BondError, BondMode, StaticAddress, VlanError, VlanId};
