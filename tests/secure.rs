@@ -72,7 +72,10 @@ impl Desk {
         let options = ServerOptions {
             // The kernel says that it is locked down as a notice, which quiet would hide.
             kernel: "loglevel=6".to_owned(),
-            dhcp: format!("uefi_loader = {uefi_loader:?}"),
+            dhcp: format!(
+                "{}\nuefi_loader = {uefi_loader:?}",
+                ServerOptions::default().dhcp
+            ),
             ..ServerOptions::default()
         };
         let server = ServerProcess::start(room, &self.programs, &options)?;

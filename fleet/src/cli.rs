@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cmd::{
-    appliance, doctor, image, job, lab, machine, power, receive, send, serve, status, store_image,
-    verify,
+    appliance, doctor, image, init, job, lab, machine, power, receive, send, serve, status,
+    store_image, verify,
 };
 use crate::exit::{Exit, exit_of};
 
@@ -37,6 +37,7 @@ enum Command {
     /// Make, check and restore images; enter them into the server
     #[command(subcommand)]
     Image(ImageCommand),
+    Init(init::InitArgs),
     #[command(subcommand)]
     Job(job::JobCommand),
     Lab(lab::LabArgs),
@@ -96,6 +97,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Doctor(args) => doctor::run(&args, json),
         Command::Image(ImageCommand::File(command)) => image::run(&command, json),
         Command::Image(ImageCommand::Store(command)) => store_image::run(command, dir, json),
+        Command::Init(args) => init::run(&args, dir, json),
         Command::Job(command) => job::run(command, dir, json),
         Command::Lab(args) => lab::run(args),
         Command::Machine(command) => machine::run(command, dir, json),

@@ -7,6 +7,7 @@ use serde::Serialize;
 pub(crate) mod appliance;
 pub(crate) mod doctor;
 pub(crate) mod image;
+pub(crate) mod init;
 pub(crate) mod job;
 pub(crate) mod lab;
 pub(crate) mod machine;

@@ -15,6 +15,10 @@ use crate::power::PowerProfile;
 use crate::session::Cipher;
 use crate::units;
 
+mod dhcp;
+
+pub(crate) use dhcp::{DhcpConfig, DhcpMode};
+
 /// What is written into an empty directory: every setting with its default.
 pub(crate) const TEMPLATE: &str = include_str!("config/netflash.toml");
 
@@ -110,40 +114,6 @@ impl Default for BootConfig {
             token_seconds: 900,
         }
     }
-}
-
-/// DHCP and TFTP by a dnsmasq that the server starts.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct DhcpConfig {
-    /// The interface of the isolated network.
-    pub(crate) interface: String,
-    /// First and last address to give out.
-    pub(crate) range: [Ipv4Addr; 2],
-    /// Network mask.
-    #[serde(default = "default_netmask")]
-    pub(crate) netmask: Ipv4Addr,
-    /// iPXE for UEFI machines: `snponly.efi` or `ipxe.efi`.
-    #[serde(default = "default_uefi_loader")]
-    pub(crate) uefi_loader: String,
-    /// iPXE for BIOS machines: `undionly.kpxe` or `ipxe.pxe`.
-    #[serde(default = "default_bios_loader")]
-    pub(crate) bios_loader: String,
-    /// Answer UEFI HTTP boot too. Firmware that tries it after PXE asks twice before it goes on to its disk.
-    #[serde(default)]
-    pub(crate) http_boot: bool,
-}
-
-fn default_netmask() -> Ipv4Addr {
-    Ipv4Addr::new(255, 255, 255, 0)
-}
-
-fn default_uefi_loader() -> String {
-    "snponly.efi".to_owned()
-}
-
-fn default_bios_loader() -> String {
-    "undionly.kpxe".to_owned()
 }
 
 /// How images are sent.
@@ -295,31 +265,7 @@ impl Config {
             return Err(("boot.fruitless_boots_max", "must be at least 1".to_owned()));
         }
         if let Some(dhcp) = &self.dhcp {
-            let plain = |text: &str| {
-                !text.is_empty()
-                    && text
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || b"._-@".contains(&b))
-            };
-            // These go into dnsmasq's configuration: a line end or a comma would be another option.
-            if !plain(&dhcp.interface) {
-                return Err((
-                    "dhcp.interface",
-                    format!("{:?} is no interface", dhcp.interface),
-                ));
-            }
-            if !plain(&dhcp.uefi_loader) || !plain(&dhcp.bios_loader) {
-                return Err((
-                    "dhcp.uefi_loader, dhcp.bios_loader",
-                    "must be file names".to_owned(),
-                ));
-            }
-            if dhcp.range[0] > dhcp.range[1] {
-                return Err((
-                    "dhcp.range",
-                    "the first address is above the last".to_owned(),
-                ));
-            }
+            dhcp.check()?;
         }
         Ok(())
     }

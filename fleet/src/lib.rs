@@ -24,6 +24,7 @@ mod progress;
 mod secret;
 mod server;
 mod session;
+mod snippet;
 mod store;
 mod sys;
 mod table;

@@ -11,7 +11,7 @@ use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Config, TEMPLATE};
+use crate::config::{Config, DhcpMode, TEMPLATE};
 use crate::data_dir::{DataDir, Running};
 use crate::fleet::Fleet;
 use crate::pki::Pki;
@@ -23,11 +23,14 @@ mod agent;
 mod answer;
 mod boot;
 mod dnsmasq;
+mod proxy;
 mod querier;
+mod tftp;
 mod tftpd;
 
 use answer::Web;
 use dnsmasq::Dnsmasq;
+use proxy::Proxy;
 use querier::Querier;
 use tftpd::Shelf;
 
@@ -71,6 +74,7 @@ pub(crate) fn serve(
     let querier = Querier::start(&config.multicast);
     let tftp = match &config.dhcp {
         Some(dhcp) => {
+            tftp::prepare_root(&dir, [&dhcp.bios_loader, &dhcp.uefi_loader])?;
             Shelf(Arc::clone(&web)).check(dhcp)?;
             Some(tftpd::listen(SocketAddrV4::new(
                 own_address(Some(&dhcp.interface)),
@@ -79,14 +83,12 @@ pub(crate) fn serve(
         }
         None => None,
     };
-    let dnsmasq = match &config.dhcp {
-        Some(dhcp) => Some(Dnsmasq::start(
-            &dir,
-            dhcp,
-            SocketAddrV4::new(address, running.http.port()),
-        )?),
-        None => None,
-    };
+    let http_address = SocketAddrV4::new(address, running.http.port());
+    let dhcp = |mode| config.dhcp.as_ref().filter(|dhcp| dhcp.mode == mode);
+    let dnsmasq = dhcp(DhcpMode::Own).map(|dhcp| Dnsmasq::start(&dir, dhcp, http_address));
+    let dnsmasq = dnsmasq.transpose()?;
+    let proxy = dhcp(DhcpMode::Proxy).map(|dhcp| Proxy::start(dhcp, http_address));
+    let proxy = proxy.transpose().context("starting the proxy-DHCP")?;
     dir.write("serve.json", 0o644, &serde_json::to_vec(&running)?)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -95,6 +97,7 @@ pub(crate) fn serve(
         .context("starting the runtime")?;
     let sockets = Sockets { https, http, tftp };
     let outcome = runtime.block_on(answer_until_signal(web, sockets, tls, || ready(&running)));
+    drop(proxy);
     drop(dnsmasq);
     drop(querier);
     // Stale, it would only cost the next command a refused connection.

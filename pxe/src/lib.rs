@@ -1,15 +1,16 @@
 //! What does this machine boot, and what is it told?
 //!
-//! Pure and small, because it is linked into PID 1: no clock, no socket, no file. It holds three things:
+//! Pure and small, because it is linked into PID 1: no clock, no socket, no file. It holds four things:
 //! the *contract* between server and agent (who I am, what I have, what to do, how it went), the kernel
 //! parameters, and the boot decision with the iPXE and GRUB scripts that carry it out, and with TFTP, by which
-//! GRUB asks for it.
+//! GRUB asks for it; before that, the proxy-DHCP that brings a machine to either.
 
 mod as_text;
 mod capture;
 mod compare;
 mod contract;
 mod decide;
+mod frame;
 mod grub;
 mod hex;
 mod identity;
@@ -18,6 +19,8 @@ mod knock;
 mod mac;
 mod order;
 mod params;
+mod proxy;
+mod question;
 mod report;
 mod scope;
 mod script;
@@ -38,6 +41,7 @@ pub use contract::{
     SERVER_NAME, Welcome,
 };
 pub use decide::{ActiveJob, Asking, Boot, BootPolicy, BootReason, Decision, decide};
+pub use frame::{DHCP_SERVER_PORT, DhcpFrame, FRAME_BYTES_MAX, answer_frame};
 pub use grub::{grub_boot, grub_start};
 pub use hex::{Hex32, HexError};
 pub use identity::{Identity, KnownMachine, Resolution, is_bad_uuid, resolve};
@@ -48,6 +52,8 @@ pub use order::{
     FlashOrder, FreePolicy, Job, LastAction, Order, PartialFlashOrder, SessionTicket, VerifyPolicy,
 };
 pub use params::{Iface, KernelParams, LogLevel, PARAMETERS, ParamWarning, Parameter};
+pub use proxy::{BOOT_SERVER_PORT, BootFileError, Door, ProxyAnswer, ProxyOffers, Silence};
+pub use question::{BootClient, BootMessage, BootQuestion, QuestionError};
 pub use report::{AgentEvent, EventKind, FallbackReport, JobReport, Phase, Progress};
 pub use scope::FlashScope;
 pub use script::{AgentBoot, Platform, boot_script, start_script};

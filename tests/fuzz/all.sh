@@ -30,6 +30,7 @@ done
 fuzz manifest manifest address tests/fuzz/seeds/manifest -max_len=20000
 fuzz wire wire address tests/fuzz/seeds/wire
 fuzz tftp tftp address tests/fuzz/seeds/tftp -max_len=2048
+fuzz dhcp dhcp address tests/fuzz/seeds/dhcp -max_len=1600
 for target in sender receiver; do
     fuzz "$target" "$target" address "" -max_len=4096 -len_control=0
 done

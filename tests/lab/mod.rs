@@ -53,7 +53,7 @@ pub use room::{Machine, Room};
 pub use server::{ServerOptions, ServerProcess};
 pub use shell::sh;
 pub use small::{SMALL_DISK_BYTES, SMALL_DISK_SAYS, small_disk};
-pub use spec::{Boot, Bus, DiskFault, DiskSpec, Firmware, First, MachineSpec, Nic};
+pub use spec::{Boot, Bus, DiskFault, DiskSpec, Firmware, First, MachineSpec, Netboot, Nic};
 pub use two_systems::{TWO_SYSTEMS_BYTES, press_key, two_systems};
 pub use up::{UpOptions, up};
 pub use world::{enter, inside};

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::spec::{Boot, Bus, DiskFault, DiskSpec, Firmware, First, MachineSpec, Nic};
+use super::spec::{Boot, Bus, DiskFault, DiskSpec, Firmware, First, MachineSpec, Netboot, Nic};
 
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
@@ -101,6 +101,9 @@ fn firmware(command: &mut Command, spec: &MachineSpec, directory: &Path) -> Resu
         }
         Firmware::Uefi => {
             command.args(["-M", "q35"]);
+            if spec.netboot == Netboot::Http {
+                command.args(["-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n"]);
+            }
             flash(command, directory, OVMF_CODE, OVMF_VARIABLES)?;
         }
         Firmware::SecureBoot => {
@@ -161,13 +164,15 @@ fn medium(command: &mut Command, boot: &Boot) {
 }
 
 fn network(command: &mut Command, spec: &MachineSpec) {
-    let model = match spec.nic {
-        Nic::Virtio => "virtio-net-pci",
-        Nic::E1000 => "e1000",
+    let model = spec.nic.model();
+    // OVMF has drivers of its own for virtio alone. Without a ROM it uses its own PXE: the road of a real UEFI machine.
+    let by_rom = match spec.firmware {
+        Firmware::Bios => true,
+        Firmware::Uefi => spec.netboot == Netboot::Rom || spec.nic != Nic::Virtio,
+        Firmware::SecureBoot => false,
     };
-    let rom = match (spec.firmware, &spec.boot) {
-        // Without a ROM, OVMF uses its own PXE: the road of a real UEFI machine.
-        (Firmware::Bios, Boot::Network) => "",
+    let rom = match &spec.boot {
+        Boot::Network if by_rom => "",
         _ => ",romfile=",
     };
     let order = match (spec.first, &spec.boot) {

@@ -38,15 +38,18 @@ pub struct ServerOptions {
     pub rate_bits: u64,
     /// Seconds a session waits, after its first machine, for the others.
     pub wait_seconds: u32,
-    /// Whether it lends addresses by DHCP; else somebody else does.
+    /// Whether it has `[dhcp]` at all; else somebody else lends addresses.
     pub lends: bool,
     /// More kernel parameters for the agent.
     pub kernel: String,
-    /// More settings of its DHCP server.
+    /// What `[dhcp]` says besides its interface.
     pub dhcp: String,
     /// More tables for its configuration.
     pub more: String,
 }
+
+/// `[dhcp]` of a server that gives out the room's addresses.
+const OWN_DHCP: &str = "range = [\"10.77.0.50\", \"10.77.0.200\"]";
 
 impl Default for ServerOptions {
     /// Fit for the machine this is, as busy as it is now.
@@ -57,7 +60,7 @@ impl Default for ServerOptions {
             wait_seconds: (60.0 * stretch).min(WAIT_SECONDS_MAX) as u32,
             lends: true,
             kernel: String::new(),
-            dhcp: String::new(),
+            dhcp: OWN_DHCP.to_owned(),
             more: String::new(),
         }
     }
@@ -203,9 +206,7 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
     let lab = programs.lab()?;
     let button = |name: &str| format!("{name} = [{lab:?}, \"power\", \"{{address}}\", \"{name}\"]");
     let dhcp = format!(
-        "[dhcp]\n\
-         interface = \"{SERVER_INTERFACE}\"\n\
-         range = [\"10.77.0.50\", \"10.77.0.200\"]\n{}\n",
+        "[dhcp]\ninterface = \"{SERVER_INTERFACE}\"\n{}\n",
         options.dhcp
     );
     Ok(format!(

@@ -37,6 +37,22 @@ pub struct MachineSpec {
     /// What its firmware tries first.
     #[serde(default)]
     pub first: First,
+    /// By whose program it boots from the network.
+    #[serde(default)]
+    pub netboot: Netboot,
+}
+
+/// By whose program a machine boots from the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Netboot {
+    /// PXE of the firmware; where that has none (BIOS) or no driver for the card, of the card's ROM.
+    #[default]
+    Pxe,
+    /// The card's ROM, which is an iPXE.
+    Rom,
+    /// HTTP boot of UEFI firmware, without PXE.
+    Http,
 }
 
 /// What a machine's firmware tries first.
@@ -80,6 +96,28 @@ pub enum Nic {
     Virtio,
     /// Intel 82540EM, driver e1000.
     E1000,
+    /// Intel 82574L, driver e1000e.
+    E1000e,
+    /// Intel 82576, driver igb; QEMU has it since version 8.0.
+    Igb,
+    /// VMware's, driver vmxnet3.
+    Vmxnet3,
+    /// Realtek's of 100 Mbit/s, driver 8139cp.
+    Rtl8139,
+}
+
+impl Nic {
+    /// QEMU's name for it.
+    pub fn model(self) -> &'static str {
+        match self {
+            Nic::Virtio => "virtio-net-pci",
+            Nic::E1000 => "e1000",
+            Nic::E1000e => "e1000e",
+            Nic::Igb => "igb",
+            Nic::Vmxnet3 => "vmxnet3",
+            Nic::Rtl8139 => "rtl8139",
+        }
+    }
 }
 
 /// Controller a disk hangs on.
@@ -166,6 +204,7 @@ impl MachineSpec {
             cards: Vec::new(),
             boot: Boot::Network,
             first: First::Network,
+            netboot: Netboot::Pxe,
         }
     }
 

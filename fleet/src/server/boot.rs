@@ -158,11 +158,11 @@ async fn token(State(web): State<Arc<Web>>, Query(Ticket { ticket }): Query<Tick
 async fn file(State(web): State<Arc<Web>>, Path(name): Path<String>) -> Response {
     let directory = if APPLIANCE_FILES.contains(&name.as_str()) {
         web.fleet.dir.path(&web.fleet.config.boot.appliance)
-    } else if super::dnsmasq::LOADERS
+    } else if super::tftp::LOADERS
         .iter()
         .any(|(loader, _)| *loader == name)
     {
-        web.fleet.dir.path("tftp")
+        super::tftp::root(&web.fleet.dir)
     } else {
         return refusal(StatusCode::NOT_FOUND, "no such file");
     };

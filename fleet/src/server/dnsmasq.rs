@@ -1,8 +1,7 @@
 //! DHCP on an isolated network: a dnsmasq that lives and dies with the server.
 
-use std::fs;
-use std::net::SocketAddrV4;
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,31 +12,9 @@ use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
-use super::tftpd;
 use crate::config::DhcpConfig;
 use crate::data_dir::DataDir;
 use crate::sys::die_with_us;
-
-/// iPXE binaries by name, and where distributions put them.
-pub(super) const LOADERS: [(&str, &[&str]); 4] = [
-    ("undionly.kpxe", &["/usr/lib/ipxe/undionly.kpxe"]),
-    ("ipxe.pxe", &["/usr/lib/ipxe/ipxe.pxe"]),
-    (
-        "snponly.efi",
-        &[
-            "/usr/lib/ipxe/snponly.efi",
-            "/usr/lib/ipxe/snponly-x86_64.efi",
-        ],
-    ),
-    (
-        "ipxe.efi",
-        &[
-            "/usr/lib/ipxe/ipxe.efi",
-            "/boot/ipxe.efi",
-            "/usr/lib/ipxe/ipxe-x86_64.efi",
-        ],
-    ),
-];
 
 /// How often the child is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -45,6 +22,12 @@ const LOOK: Duration = Duration::from_millis(200);
 const RESTART: Duration = Duration::from_secs(2);
 /// How long it may take to end.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How dnsmasq ends when it cannot have a port or an interface, by its manual.
+const NETWORK_TROUBLE: i32 = 2;
+/// What that usually means.
+const NETWORK_HINT: &str = "UDP port 67 is taken, or the interface is not there; beside \
+    another DHCP server on this host set dhcp.mode = \"proxy\"";
 
 /// A running dnsmasq. It ends when this is dropped.
 pub(super) struct Dnsmasq {
@@ -59,8 +42,6 @@ impl Dnsmasq {
         dhcp: &DhcpConfig,
         http: SocketAddrV4,
     ) -> anyhow::Result<Dnsmasq> {
-        let root = dir.path("tftp");
-        prepare_root(&root, [&dhcp.bios_loader, &dhcp.uefi_loader])?;
         let text = configuration(dir, dhcp, http);
         dir.write("dnsmasq.conf", 0o644, text.as_bytes())?;
         let path = dir.path("dnsmasq.conf");
@@ -74,8 +55,9 @@ impl Dnsmasq {
                 .context("starting a thread")?
         };
         log::info!(
-            "dnsmasq interface={} range={:?} state=started",
+            "dnsmasq interface={} mode={:?} range={:?} state=started",
             dhcp.interface,
+            dhcp.mode,
             dhcp.range
         );
         Ok(Dnsmasq {
@@ -115,6 +97,9 @@ fn keep(first: Child, conf: &Path, stop: &AtomicBool) {
         let died = match &mut child {
             Some(running) => match running.try_wait() {
                 Ok(None) => continue,
+                Ok(Some(status)) if status.code() == Some(NETWORK_TROUBLE) => {
+                    NETWORK_HINT.to_owned()
+                }
                 Ok(Some(status)) => status.to_string(),
                 Err(error) => error.to_string(),
             },
@@ -150,54 +135,43 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn prepare_root(root: &Path, needed: [&String; 2]) -> anyhow::Result<()> {
-    fs::create_dir_all(root).with_context(|| format!("making {}", root.display()))?;
-    for (name, sources) in LOADERS {
-        let place = root.join(name);
-        let source = sources.iter().map(PathBuf::from).find(|path| path.exists());
-        match source {
-            // The operator's own build is left alone.
-            _ if place.exists() => {}
-            Some(source) => {
-                fs::copy(&source, &place)
-                    .with_context(|| format!("copying {}", source.display()))?;
-            }
-            None if needed.iter().any(|needed| *needed == name) => {
-                anyhow::bail!(
-                    "{name} is missing: install the package ipxe, or put one into {}",
-                    root.display()
-                );
-            }
-            None => {}
-        }
+fn configuration(dir: &DataDir, dhcp: &DhcpConfig, http: SocketAddrV4) -> String {
+    let mut lines = vec![
+        "# Written by netflash serve at each start.".to_owned(),
+        "port=0".to_owned(),
+        "log-facility=-".to_owned(),
+        format!("interface={}", dhcp.interface),
+        "bind-interfaces".to_owned(),
+    ];
+    if let Some(range) = dhcp.range {
+        lines.extend(own_dhcp(dir, dhcp, range, http));
     }
-    for name in needed.into_iter().filter(|name| !tftpd::is_signed(name)) {
-        anyhow::ensure!(
-            root.join(name).exists(),
-            "{} is not in {}",
-            name,
-            root.display()
-        );
+    if log::log_enabled!(log::Level::Debug) {
+        lines.push("log-dhcp".to_owned());
     }
-    Ok(())
+    if geteuid().is_root() {
+        // Another user could not enter a private data directory, where leases and boot files are.
+        lines.push("user=root".to_owned());
+        lines.push("group=root".to_owned());
+    }
+    lines.join("\n") + "\n"
 }
 
-fn configuration(dir: &DataDir, dhcp: &DhcpConfig, http: SocketAddrV4) -> String {
-    let [first, last] = dhcp.range;
+/// Addresses, and a boot file for each kind of client.
+fn own_dhcp(
+    dir: &DataDir,
+    dhcp: &DhcpConfig,
+    [first, last]: [Ipv4Addr; 2],
+    http: SocketAddrV4,
+) -> Vec<String> {
     let tftp = http.ip();
     let DhcpConfig {
-        interface,
         netmask,
         uefi_loader,
         bios_loader,
         ..
     } = dhcp;
     let mut lines = vec![
-        "# Written by netflash serve at each start.".to_owned(),
-        "port=0".to_owned(),
-        "log-facility=-".to_owned(),
-        format!("interface={interface}"),
-        "bind-interfaces".to_owned(),
         "dhcp-authoritative".to_owned(),
         format!("dhcp-range={first},{last},{netmask},1h"),
         format!("dhcp-leasefile={}", dir.path("dnsmasq.leases").display()),
@@ -222,15 +196,7 @@ fn configuration(dir: &DataDir, dhcp: &DhcpConfig, http: SocketAddrV4) -> String
             "dhcp-boot=tag:!ipxe,tag:http,http://{http}/boot/{uefi_loader}"
         ));
     }
-    if log::log_enabled!(log::Level::Debug) {
-        lines.push("log-dhcp".to_owned());
-    }
-    if geteuid().is_root() {
-        // Another user could not enter a private data directory, where leases and boot files are.
-        lines.push("user=root".to_owned());
-        lines.push("group=root".to_owned());
-    }
-    lines.join("\n") + "\n"
+    lines
 }
 
 #[cfg(test)]
@@ -239,20 +205,20 @@ mod tests {
     use crate::config::DhcpConfig;
     use crate::data_dir::DataDir;
 
-    #[test]
-    fn ipxe_is_never_sent_to_ipxe_again() {
+    fn written(settings: &str) -> String {
         let scratch = tempfile::tempdir().unwrap();
         let dir = DataDir::open(scratch.path()).unwrap();
-        let dhcp = DhcpConfig {
-            interface: "lab0".to_owned(),
-            range: ["10.77.0.50".parse().unwrap(), "10.77.0.60".parse().unwrap()],
-            netmask: "255.255.255.0".parse().unwrap(),
-            uefi_loader: "snponly.efi".to_owned(),
-            bios_loader: "undionly.kpxe".to_owned(),
-            http_boot: true,
-        };
-        let text = configuration(&dir, &dhcp, "10.77.0.1:8080".parse().unwrap());
-        for line in text.lines().filter(|line| line.starts_with("dhcp-boot=")) {
+        let dhcp: DhcpConfig = toml::from_str(settings).unwrap();
+        configuration(&dir, &dhcp, "10.77.0.1:8080".parse().unwrap())
+    }
+
+    #[test]
+    fn ipxe_is_never_sent_to_ipxe_again() {
+        let text =
+            written("interface = 'lab0'\nrange = ['10.77.0.50', '10.77.0.60']\nhttp_boot = true");
+        let boots = || text.lines().filter(|line| line.starts_with("dhcp-boot="));
+        assert!(boots().count() >= 4, "{text}");
+        for line in boots() {
             assert!(
                 line.contains("tag:!ipxe") || line.ends_with("start.ipxe"),
                 "{line}"

@@ -1,0 +1,19 @@
+//! Ways from power-on to the agent: beside DHCP servers of others, by HTTP, from the menus of other boot loaders.
+//!
+//! Each test has a world of its own and fails, never skips, without root or without the programs that
+//! `./scripts/test` makes.
+
+#[path = "boot/capture.rs"]
+mod capture;
+#[path = "boot/chain.rs"]
+mod chain;
+#[path = "boot/foreign.rs"]
+mod foreign;
+#[path = "boot/http.rs"]
+mod http;
+#[path = "boot/proxy.rs"]
+mod proxy;
+#[path = "boot/snippets.rs"]
+mod snippets;
+#[path = "boot/stage.rs"]
+mod stage;
