@@ -82,6 +82,7 @@ fn comes_from(file: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> 
 }
 
 #[test]
+#[ignore = "40 seconds more of a machine: scripts/nightly"]
 fn a_menu_of_pxelinux_leads_to_the_agent() -> Result<()> {
     inside("chain::a_menu_of_pxelinux_leads_to_the_agent", || {
         comes_from("pxelinux.0", |root| {

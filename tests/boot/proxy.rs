@@ -91,6 +91,7 @@ fn beside_a_foreign_server_every_kind_of_machine_boots_and_nobody_else_is_touche
 }
 
 #[test]
+#[ignore = "40 seconds more of a machine: scripts/nightly"]
 fn on_the_host_of_a_foreign_server_a_machine_boots_all_the_same() -> Result<()> {
     inside(
         "proxy::on_the_host_of_a_foreign_server_a_machine_boots_all_the_same",
@@ -117,6 +118,7 @@ fn on_the_host_of_a_foreign_server_a_machine_boots_all_the_same() -> Result<()> 
 }
 
 #[test]
+#[ignore = "40 seconds more of a machine: scripts/nightly"]
 fn behind_a_router_a_machine_boots_through_the_relay() -> Result<()> {
     inside(
         "proxy::behind_a_router_a_machine_boots_through_the_relay",
