@@ -14,8 +14,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tests::lab::{
     Boot, Bus, DiskFault, Firmware, GuestDisk, Machine, MachineSpec, Nic, Power, Programs, Room,
-    SMALL_DISK_BYTES, SMALL_DISK_SAYS, ServerOptions, ServerProcess, direct_boot, inside,
-    small_disk, wait_until,
+    SMALL_DISK_BYTES, SMALL_DISK_SAYS, ServerOptions, ServerProcess, await_flash, direct_boot,
+    given, inside, scratch, small_disk, wait_until,
 };
 
 #[path = "machines/booted.rs"]
@@ -40,7 +40,7 @@ fn a_room_is_flashed_by_one_session_and_a_stranger_is_left_alone() -> Result<()>
     inside(
         "a_room_is_flashed_by_one_session_and_a_stranger_is_left_alone",
         || {
-            let directory = scratch()?;
+            let directory = scratch("machines")?;
             let desk = Desk::set(directory.path())?;
             let room = desk.room(
                 vec![
@@ -99,7 +99,7 @@ fn a_room_is_flashed_by_one_session_and_a_stranger_is_left_alone() -> Result<()>
 #[test]
 fn an_unfit_disk_fails_its_own_job_and_nobody_elses() -> Result<()> {
     inside("an_unfit_disk_fails_its_own_job_and_nobody_elses", || {
-        let directory = scratch()?;
+        let directory = scratch("machines")?;
         let path = directory.path();
         let desk = Desk::set(path)?;
         let mut broken = desk
@@ -173,7 +173,7 @@ fn a_disk_becomes_an_image_although_the_power_fails_on_the_way() -> Result<()> {
     inside(
         "a_disk_becomes_an_image_although_the_power_fails_on_the_way",
         || {
-            let directory = scratch()?;
+            let directory = scratch("machines")?;
             let desk = Desk::set(directory.path())?;
             let spec =
                 desk.machine(1, Firmware::Bios)
@@ -295,45 +295,9 @@ impl Desk {
 
     /// Waits for the agent's reboot, which ends QEMU, and compares the disk.
     fn await_flash(&self, server: &ServerProcess<'_>, machine: &Machine) -> Result<()> {
-        let name = &machine.spec().name;
-        wait_until(format!("{name} to be flashed"), FLASH_LIMIT, || {
-            let job = server.job_of(name)?;
-            ensure!(!job.has_failed(), "{name}: {}", job.reason);
-            machine.is_off()
-        })
-        .with_context(|| {
-            let serial = machine.serial(1);
-            let tail: Vec<&str> = serial.lines().rev().take(12).collect();
-            format!("its console, last line first: {tail:#?}")
-        })?;
-        let job = server.job_of(name)?;
-        ensure!(job.is_done(), "{name} is off and its job {}", job.state);
-        let verified = job.report.is_some_and(|report| report.verified);
-        ensure!(verified, "{name} does not report its disk as verified");
+        await_flash(server, machine, FLASH_LIMIT)?;
         self.guest.compare(&machine.spec().disks[0].path)
     }
-}
-
-/// The test's files; they stay when somebody wants to see why it fails.
-fn scratch() -> Result<tempfile::TempDir> {
-    let mut directory = tempfile::Builder::new()
-        .prefix("netflash-machines-")
-        .tempdir()
-        .context("making room for the test")?;
-    directory.disable_cleanup(env::var_os("NETFLASH_KEEP").is_some());
-    Ok(directory)
-}
-
-fn given(variable: &str) -> Result<PathBuf> {
-    let path = env::var_os(variable)
-        .with_context(|| format!("{variable} is not set: run ./scripts/test"))?;
-    let path = std::path::absolute(path).context("following a path")?;
-    ensure!(
-        path.exists(),
-        "{variable} names {}, which is not there: run ./scripts/test",
-        path.display()
-    );
-    Ok(path)
 }
 
 fn hash(machine: &Machine) -> Result<blake3::Hash> {

@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use tests::lab::{
-    GuestDisk, Machine, MachineSpec, Programs, Room, ServerOptions, ServerProcess, wait_until,
+    GuestDisk, Machine, MachineSpec, Programs, Room, ServerOptions, ServerProcess, await_flash,
+    given,
 };
 
 #[path = "secure/disk.rs"]
@@ -88,46 +89,7 @@ impl Desk {
 
     /// Waits for the agent's reboot, which ends QEMU, and compares the disk.
     fn await_flash(&self, server: &ServerProcess<'_>, machine: &Machine) -> Result<()> {
-        let name = &machine.spec().name;
-        wait_until(format!("{name} to be flashed"), FLASH_LIMIT, || {
-            let job = server.job_of(name)?;
-            ensure!(!job.has_failed(), "{name}: {}", job.reason);
-            machine.is_off()
-        })
-        .with_context(|| last_words(machine, 1))?;
-        let job = server.job_of(name)?;
-        ensure!(job.is_done(), "{name} is off and its job {}", job.state);
-        let verified = job.report.is_some_and(|report| report.verified);
-        ensure!(verified, "{name} does not report its disk as verified");
+        await_flash(server, machine, FLASH_LIMIT)?;
         self.guest.compare(&machine.spec().disks[0].path)
     }
-}
-
-/// The end of a machine's serial line, for whoever has to find out why.
-fn last_words(machine: &Machine, run: u32) -> String {
-    let serial = machine.serial(run);
-    let tail: Vec<&str> = serial.lines().rev().take(16).collect();
-    format!("its console, last line first: {tail:#?}")
-}
-
-/// The test's files; they stay when somebody wants to see why it fails.
-fn scratch() -> Result<tempfile::TempDir> {
-    let mut directory = tempfile::Builder::new()
-        .prefix("netflash-secure-")
-        .tempdir()
-        .context("making room for the test")?;
-    directory.disable_cleanup(env::var_os("NETFLASH_KEEP").is_some());
-    Ok(directory)
-}
-
-fn given(variable: &str) -> Result<PathBuf> {
-    let path = env::var_os(variable)
-        .with_context(|| format!("{variable} is not set: run ./scripts/test"))?;
-    let path = std::path::absolute(path).context("following a path")?;
-    ensure!(
-        path.exists(),
-        "{variable} names {}, which is not there: run ./scripts/test",
-        path.display()
-    );
-    Ok(path)
 }

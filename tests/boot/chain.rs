@@ -7,11 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tests::lab::{Firmware, inside, sh, wait_until};
+use tests::lab::{Firmware, given, inside, sh, wait_until};
 
 use crate::{
     foreign::Dhcpd,
-    stage::{AGENT_LIMIT, Stage, arm_and_start, await_agent, console, given},
+    stage::{AGENT_LIMIT, Stage, arm_and_start, await_agent, console},
 };
 
 /// What a menu entry tells iPXE to do.

@@ -4,11 +4,11 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::lab::{Firmware, inside, sh};
+use tests::lab::{Firmware, given, inside, sh};
 
 use crate::{
     foreign::{Dhcpd, configuration},
-    stage::{Stage, arm_and_start, await_agent, given},
+    stage::{Stage, arm_and_start, await_agent},
 };
 
 /// An interface that is like the server's in a room.

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tests::lab::{
     Bus, Firmware, Machine, MachineSpec, Nic, Power, Programs, Room, SMALL_DISK_BYTES,
-    ServerOptions, ServerProcess, small_disk, wait_until,
+    ServerOptions, ServerProcess, given, scratch, small_disk, wait_until,
 };
 
 /// From power-on to the agent's hello, on an idle machine.
@@ -28,11 +28,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// Makes it.
     pub(crate) fn set() -> Result<Stage> {
-        let mut scratch = tempfile::Builder::new()
-            .prefix("netflash-boot-")
-            .tempdir()
-            .context("making room for the test")?;
-        scratch.disable_cleanup(env::var_os("NETFLASH_KEEP").is_some());
+        let scratch = scratch("boot")?;
         let stage = Stage {
             scratch,
             programs: Programs::new(given("NETFLASH_BIN")?, given("NETFLASH_APPLIANCE")?, lab()),
@@ -102,19 +98,6 @@ impl Stage {
 
 fn lab() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_lab"))
-}
-
-/// The path in a variable of the environment.
-pub(crate) fn given(variable: &str) -> Result<PathBuf> {
-    let path = env::var_os(variable)
-        .with_context(|| format!("{variable} is not set: run ./scripts/test"))?;
-    let path = std::path::absolute(path).context("following a path")?;
-    ensure!(
-        path.exists(),
-        "{variable} names {}, which is not there",
-        path.display()
-    );
-    Ok(path)
 }
 
 /// Gives each of these machines a job and switches it on.

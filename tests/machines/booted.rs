@@ -19,7 +19,7 @@ fn after_one_boot_a_guest_is_itself_again_for_a_part_of_the_bytes() -> Result<()
     inside(
         "booted::after_one_boot_a_guest_is_itself_again_for_a_part_of_the_bytes",
         || {
-            let directory = scratch()?;
+            let directory = scratch("machines")?;
             let path = directory.path();
             let raw = given("NETFLASH_GUEST")?;
             let guest = GuestDisk::open(&raw)?;

@@ -15,7 +15,7 @@ fn an_equal_disk_is_left_alone_and_a_changed_one_is_named_and_flashed() -> Resul
     inside(
         "compared::an_equal_disk_is_left_alone_and_a_changed_one_is_named_and_flashed",
         || {
-            let directory = scratch()?;
+            let directory = scratch("machines")?;
             let desk = Desk::set(directory.path())?;
             let spec = |number, bus| {
                 let machine = desk.machine(number, Firmware::Bios);

@@ -32,7 +32,7 @@ fn one_system_is_flashed_the_other_stays_bit_for_bit_and_both_start() -> Result<
     inside(
         "kept::one_system_is_flashed_the_other_stays_bit_for_bit_and_both_start",
         || {
-            let directory = scratch()?;
+            let directory = scratch("machines")?;
             let path = directory.path();
             let desk = Desk::set(path)?;
             let kernel = given("NETFLASH_APPLIANCE")?.join("vmlinuz");

@@ -17,7 +17,7 @@ fn a_machine_behind_a_wall_is_flashed_over_http_and_the_one_beside_it_does_not_n
     inside(
         "walled::a_machine_behind_a_wall_is_flashed_over_http_and_the_one_beside_it_does_not_notice",
         || {
-            let directory = scratch()?;
+            let directory = scratch("machines")?;
             let desk = Desk::set(directory.path())?;
             let mut beside =
                 desk.machine(2, Firmware::Bios)

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tests::lab::{
     Bus, Firmware, GuestDisk, Machine, MachineSpec, Nic, Power, Programs, Room, ServerOptions,
-    ServerProcess, direct_boot, small_disk, wait_until,
+    ServerProcess, await_flash, direct_boot, given, scratch, small_disk,
 };
 
 /// From the first datagram to the agent's reboot, on an idle machine.
@@ -31,11 +31,7 @@ pub(crate) struct Desk {
 impl Desk {
     /// A desk whose server sends this many bits per second.
     pub(crate) fn set(rate_bits: u64) -> Result<Desk> {
-        let mut directory = tempfile::Builder::new()
-            .prefix("netflash-network-")
-            .tempdir()
-            .context("making room for the test")?;
-        directory.disable_cleanup(env::var_os("NETFLASH_KEEP").is_some());
+        let directory = scratch("network")?;
         let netflash = given("NETFLASH_BIN")?;
         let raw = directory.path().join("small.raw");
         let image = directory.path().join("small.img.zst");
@@ -106,38 +102,11 @@ impl Desk {
 
     /// Waits for the agent's reboot, which ends QEMU, and compares the disk.
     pub(crate) fn await_flash(&self, server: &ServerProcess<'_>, machine: &Machine) -> Result<()> {
-        let name = &machine.spec().name;
-        wait_until(format!("{name} to be flashed"), FLASH_LIMIT, || {
-            let job = server.job_of(name)?;
-            ensure!(!job.has_failed(), "{name}: {}", job.reason);
-            machine.is_off()
-        })
-        .with_context(|| {
-            let serial = machine.serial(1);
-            let tail: Vec<&str> = serial.lines().rev().take(12).collect();
-            format!("its console, last line first: {tail:#?}")
-        })?;
-        let job = server.job_of(name)?;
-        ensure!(job.is_done(), "{name} is off and its job {}", job.state);
-        let verified = job.report.is_some_and(|report| report.verified);
-        ensure!(verified, "{name} does not report its disk as verified");
+        await_flash(server, machine, FLASH_LIMIT)?;
         self.disk.compare(&machine.spec().disks[0].path)
     }
 }
 
 fn lab() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_lab"))
-}
-
-/// A file or directory that an environment variable names.
-pub(crate) fn given(variable: &str) -> Result<PathBuf> {
-    let path = env::var_os(variable)
-        .with_context(|| format!("{variable} is not set: run ./scripts/test"))?;
-    let path = std::path::absolute(path).context("following a path")?;
-    ensure!(
-        path.exists(),
-        "{variable} names {}, which is not there: run ./scripts/test",
-        path.display()
-    );
-    Ok(path)
 }

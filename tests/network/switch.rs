@@ -13,9 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tests::lab::sh;
-
-use super::desk::given;
+use tests::lab::{given, sh};
 
 /// Modules it is made of, besides those they need.
 const MODULES: &[&str] = &["virtio_pci", "virtio_net", "bonding", "8021q", "bridge"];

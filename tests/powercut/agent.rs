@@ -3,13 +3,13 @@
 
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::lab::{
     Bus, Firmware, Machine, MachineSpec, Nic, Power, Programs, Room, ServerOptions, ServerProcess,
-    direct_boot, wait_until,
+    direct_boot, given, wait_until,
 };
 use tests::sim::Chance;
 
@@ -83,10 +83,4 @@ fn run(room: &Room, server: &ServerProcess<'_>, machine: &Machine) -> Result<()>
         job.state
     );
     Ok(())
-}
-
-fn given(variable: &str) -> Result<PathBuf> {
-    let path = env::var_os(variable)
-        .with_context(|| format!("{variable} is not set: run ./scripts/test"))?;
-    std::path::absolute(path).context("following a path")
 }

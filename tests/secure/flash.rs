@@ -1,12 +1,11 @@
 //! Secure Boot from power-on to the flashed disk, and what such firmware refuses.
 
 use anyhow::{Context, Result, ensure};
-use tests::lab::{Bus, Firmware, MachineSpec, Nic, Power, inside, wait_until};
+use tests::lab::{Bus, Firmware, MachineSpec, Nic, Power, inside, last_words, scratch, wait_until};
 
 use super::{
     Desk, FLASH_LIMIT, LOCAL_BOOT_LIMIT,
     disk::{DISK_BYTES, DISK_SAYS},
-    last_words, scratch,
 };
 
 /// How the kernel says that the firmware's word counts.
@@ -21,7 +20,7 @@ fn two_machines_with_secure_boot_are_flashed_by_one_session_and_boot_what_they_g
     inside(
         "flash::two_machines_with_secure_boot_are_flashed_by_one_session_and_boot_what_they_got",
         || {
-            let directory = scratch()?;
+            let directory = scratch("secure")?;
             let path = directory.path();
             let desk = Desk::set(path)?;
             let machines = vec![machine(1, path, Bus::Ahci), machine(2, path, Bus::Nvme)];
@@ -64,7 +63,7 @@ fn firmware_with_secure_boot_refuses_what_is_not_signed() -> Result<()> {
     inside(
         "flash::firmware_with_secure_boot_refuses_what_is_not_signed",
         || {
-            let directory = scratch()?;
+            let directory = scratch("secure")?;
             let path = directory.path();
             let desk = Desk::set(path)?;
             let room = desk.room(vec![machine(1, path, Bus::Ahci)])?;

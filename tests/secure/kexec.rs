@@ -8,9 +8,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use netflash_appliance::Cpio;
-use tests::lab::{Boot, Bus, Firmware, MachineSpec, Nic, Power, inside, wait_until};
+use tests::lab::{
+    Boot, Bus, Firmware, MachineSpec, Nic, Power, given, inside, last_words, scratch, wait_until,
+};
 
-use super::{Desk, FLASH_LIMIT, disk::DISK_BYTES, given, last_words, scratch};
+use super::{Desk, FLASH_LIMIT, disk::DISK_BYTES};
 
 /// What the old system says before it runs the script.
 const OLD_SYSTEM: &str = "THE OLD SYSTEM RUNS";
@@ -36,7 +38,7 @@ fn a_running_linux_becomes_the_agent_and_is_flashed() -> Result<()> {
     inside(
         "kexec::a_running_linux_becomes_the_agent_and_is_flashed",
         || {
-            let directory = scratch()?;
+            let directory = scratch("secure")?;
             let path = directory.path();
             let desk = Desk::set(path)?;
             let spec = MachineSpec::new(1, Firmware::Bios, Nic::Virtio).disk(

@@ -1,9 +1,11 @@
 //! Machines that cannot boot over the network: they start from a CD or a stick, and ask.
 
 use anyhow::{Context, Result, ensure};
-use tests::lab::{Boot, Bus, Firmware, MachineSpec, Nic, Power, inside, wait_until};
+use tests::lab::{
+    Boot, Bus, Firmware, MachineSpec, Nic, Power, inside, last_words, scratch, wait_until,
+};
 
-use super::{Desk, FLASH_LIMIT, disk::DISK_BYTES, last_words, scratch};
+use super::{Desk, FLASH_LIMIT, disk::DISK_BYTES};
 
 #[test]
 #[ignore = "two minutes; run with --ignored"]
@@ -11,7 +13,7 @@ fn a_cd_and_a_stick_start_the_agent_which_waits_for_its_job() -> Result<()> {
     inside(
         "media::a_cd_and_a_stick_start_the_agent_which_waits_for_its_job",
         || {
-            let directory = scratch()?;
+            let directory = scratch("secure")?;
             let path = directory.path();
             let desk = Desk::set(path)?;
             let machine = |number, firmware, bus| {
