@@ -3,14 +3,14 @@
 use std::{
     fs,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
 use tests::lab::{Firmware, given, inside, sh, wait_until};
 
 use crate::{
-    foreign::Dhcpd,
+    foreign::{Dhcpd, dnsmasq_in},
     stage::{AGENT_LIMIT, Stage, arm_and_start, await_agent, console},
 };
 
@@ -24,28 +24,8 @@ struct OldTftp {
 
 impl OldTftp {
     fn serve(root: &Path) -> Result<OldTftp> {
-        let process = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                "foreign",
-                "setpriv",
-                "--pdeathsig",
-                "KILL",
-                "dnsmasq",
-            ])
-            .args([
-                "--keep-in-foreground",
-                "--conf-file=/dev/null",
-                "--user=root",
-                "--port=0",
-            ])
-            .args([
-                "--interface=eth0",
-                "--bind-interfaces",
-                "--enable-tftp",
-                "--log-facility=-",
-            ])
+        let process = dnsmasq_in("foreign")
+            .args(["--interface=eth0", "--bind-interfaces", "--enable-tftp"])
             .arg(format!("--tftp-root={}", root.display()))
             .stdin(Stdio::null())
             .stderr(fs::File::create(root.with_extension("log"))?)

@@ -124,3 +124,13 @@ pub(crate) fn lease(namespace: &str) -> Result<String> {
     let told = obtained.split(", lease time").next();
     Ok(told.unwrap_or(obtained).to_owned())
 }
+
+/// A dnsmasq in a namespace, which does nothing yet but what it is told. It ends with the test.
+pub(crate) fn dnsmasq_in(namespace: &str) -> Command {
+    let mut command = Command::new("ip");
+    command
+        .args(["netns", "exec", namespace, "setpriv", "--pdeathsig", "KILL"])
+        .args(["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null"])
+        .args(["--user=root", "--port=0", "--log-facility=-"]);
+    command
+}

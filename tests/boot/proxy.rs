@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +10,7 @@ use tests::lab::{Firmware, MachineSpec, Netboot, Power, inside, sh};
 
 use crate::{
     capture::{Sent, naming},
-    foreign::{Dhcpd, host, lease, mac_of},
+    foreign::{Dhcpd, dnsmasq_in, host, lease, mac_of},
     stage::{Stage, arm_and_start, await_agent},
 };
 
@@ -169,27 +169,11 @@ impl Router {
             sh(line)?;
         }
         sh(&format!("ip link set {tap} master br1"))?;
-        let relay = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                "router",
-                "setpriv",
-                "--pdeathsig",
-                "KILL",
-                "dnsmasq",
-            ])
-            .args([
-                "--keep-in-foreground",
-                "--conf-file=/dev/null",
-                "--user=root",
-                "--port=0",
-            ])
+        let relay = dnsmasq_in("router")
             .args([
                 "--dhcp-relay=10.79.0.1,10.77.0.2",
                 "--dhcp-relay=10.79.0.1,10.77.0.1",
             ])
-            .arg("--log-facility=-")
             .stdin(Stdio::null())
             .stderr(fs::File::create(stage.path("relay.log"))?)
             .spawn()

@@ -18,24 +18,16 @@ use std::ops::Range;
 use crate::deploy::hold::EDGE_BYTES;
 use crate::ranges::Ranges;
 
-/// Where kinds of volumes are recognised, in bytes from the start of the partition.
-static CROWNS: [(&str, Range<u64>); 5] = [
-    ("ext", 1024..1536),
-    ("btrfs", 0x1_0000..0x1_1000),
-    ("f2fs", 1024..1536),
-    ("f2fs", 5120..5632),
-    ("LVM2_member", 0..2048),
-];
-/// Where all others are: boot sectors (FAT, exFAT, NTFS, BitLocker), XFS, LUKS, and what nobody knows.
+/// Where all volumes are recognised that are not in [`CROWNS`]: boot sectors (FAT, exFAT, NTFS, BitLocker), XFS, LUKS, and
+/// what nobody knows. It is cleared first of all.
 const FIRST_SECTOR: Range<u64> = 0..512;
-/// Every crown there is, in the order in which they are cleared: what has its crown later has nothing of worth where an
-/// earlier one is.
-const FAREWELL: [Range<u64>; 5] = [
-    FIRST_SECTOR,
-    1024..1536,
-    0..2048,
-    5120..5632,
-    0x1_0000..0x1_1000,
+/// Where other kinds are, in bytes from the start of the partition, in the order in which they are cleared: what has its
+/// crown later has nothing of worth where an earlier one is.
+static CROWNS: [(&[&str], Range<u64>); 4] = [
+    (&["ext", "f2fs"], 1024..1536),
+    (&["LVM2_member"], 0..2048),
+    (&["f2fs"], 5120..5632),
+    (&["btrfs"], 0x1_0000..0x1_1000),
 ];
 
 /// Second copies beyond the first MiB, in bytes from the start of the partition: the later headers LUKS2 may have
@@ -68,7 +60,9 @@ impl Parcel {
 
     /// The sectors by which the volume in the image is recognised.
     pub(crate) fn crown(&self) -> Ranges {
-        let own = |(fs, _): &&(&str, Range<u64>)| self.fs.starts_with(fs);
+        let own = |(kinds, _): &&(&[&str], Range<u64>)| {
+            kinds.iter().any(|kind| self.fs.starts_with(kind))
+        };
         let own: Vec<Range<u64>> = CROWNS
             .iter()
             .filter(own)
@@ -85,7 +79,8 @@ impl Parcel {
     pub(crate) fn any_crown(&self) -> Vec<Ranges> {
         let mut gone = Ranges::default();
         let mut steps = Vec::new();
-        for place in FAREWELL {
+        let later = CROWNS.iter().map(|(_, place)| place.clone());
+        for place in [FIRST_SECTOR].into_iter().chain(later) {
             let step = self.places([place]).minus(&gone);
             gone = Ranges::of(gone.iter().chain(step.iter()));
             steps.push(step);
