@@ -175,7 +175,8 @@ impl Client {
 
 fn exchange(file_bytes: u64, block: u16, window: u16, mut chance: impl FnMut() -> u8) -> Client {
     let mut now = Instant::now();
-    let mut transfer = TftpTransfer::new(now, &request(Some(block), Some(window)), file_bytes);
+    let request = request(Some(block), Some(window));
+    let mut transfer = TftpTransfer::new(now, &request, file_bytes);
     let mut client = Client {
         window: window.into(),
         blocks: file_bytes / u64::from(block) + 1,
@@ -185,7 +186,15 @@ fn exchange(file_bytes: u64, block: u16, window: u16, mut chance: impl FnMut() -
         complained: false,
     };
     let mut wire: VecDeque<TftpTransmit> = VecDeque::new();
-    while transfer.outcome().is_none() {
+    loop {
+        match transfer.outcome() {
+            None => {}
+            // Given up before its first word was heard: a client asks again.
+            Some(TftpOutcome::Silent { .. }) if client.has == 0 => {
+                transfer = TftpTransfer::new(now, &request, file_bytes);
+            }
+            Some(_) => return client,
+        }
         wire.extend(drain(&mut transfer));
         let Some(datagram) = wire.pop_front() else {
             now += Duration::from_millis(500);
@@ -208,7 +217,6 @@ fn exchange(file_bytes: u64, block: u16, window: u16, mut chance: impl FnMut() -
             transfer.handle(now, TftpHeard::Acknowledged(number));
         }
     }
-    client
 }
 
 proptest! {
