@@ -1,4 +1,5 @@
-//! Ways from power-on to the agent: beside DHCP servers of others, by HTTP, from the menus of other boot loaders.
+//! Ways from power-on to the agent: beside DHCP servers of others, by HTTP, from the menus of other boot
+//! loaders, with every card and firmware that QEMU has.
 //!
 //! Each test has a world of its own and fails, never skips, without root or without the programs that
 //! `./scripts/test` makes.
@@ -11,6 +12,10 @@ mod chain;
 mod foreign;
 #[path = "boot/http.rs"]
 mod http;
+#[path = "boot/local.rs"]
+mod local;
+#[path = "boot/matrix.rs"]
+mod matrix;
 #[path = "boot/proxy.rs"]
 mod proxy;
 #[path = "boot/snippets.rs"]

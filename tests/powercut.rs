@@ -28,6 +28,8 @@ mod oracle;
 mod parts;
 #[path = "powercut/recording.rs"]
 mod recording;
+#[path = "powercut/spread.rs"]
+mod spread;
 #[path = "powercut/store.rs"]
 mod store;
 
@@ -100,6 +102,14 @@ fn every_power_cut_of_a_machine_leaves_a_whole_or_a_dead_disk() -> Result<()> {
         "every_power_cut_of_a_machine_leaves_a_whole_or_a_dead_disk",
         || agent::assert_every_cut_is_safe(seed()),
     )
+}
+
+#[test]
+#[ignore = "boots a machine thirteen times: ./scripts/nightly media"]
+fn a_machine_without_power_a_dozen_times_completes() -> Result<()> {
+    inside("a_machine_without_power_a_dozen_times_completes", || {
+        spread::assert_every_cut_is_survived(seed())
+    })
 }
 
 #[test]

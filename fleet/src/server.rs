@@ -22,6 +22,7 @@ mod admin;
 mod agent;
 mod answer;
 mod boot;
+mod disk_loader;
 mod dnsmasq;
 mod proxy;
 mod querier;
@@ -71,6 +72,7 @@ pub(crate) fn serve(
     });
     let address = web.address(None);
     dir.write("trust.img", 0o644, &boot::trust_image(&web, address)?)?;
+    disk_loader::prepare(&dir)?;
     let querier = Querier::start(&config.multicast);
     let tftp = match &config.dhcp {
         Some(dhcp) => {

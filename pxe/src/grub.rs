@@ -73,6 +73,21 @@ pub fn grub_boot(server: Ipv4Addr, decision: &Decision, agent: &AgentBoot) -> St
     script
 }
 
+/// The first and only words of a GRUB that iPXE loads to go on to the local disk under UEFI ([`crate::DISK_LOADER`]).
+///
+/// GRUB without its shell knows neither loops nor conditions: a line that fails leaves the next one to try.
+pub fn grub_disk() -> String {
+    let mut script = String::new();
+    for loader in LOCAL_LOADERS {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            script,
+            "search.file {loader} root\nchainloader ($root){loader}\nboot\n"
+        );
+    }
+    script + "exit\n"
+}
+
 /// How to go on to the local disk. Firmware takes the end of a boot program for success and may stop there, so the
 /// disk's own loader comes first; it is checked against the same keys as everything else.
 fn local_disk() -> String {

@@ -42,7 +42,7 @@ pub use contract::{
 };
 pub use decide::{ActiveJob, Asking, Boot, BootPolicy, BootReason, Decision, decide};
 pub use frame::{DHCP_SERVER_PORT, DhcpFrame, FRAME_BYTES_MAX, answer_frame};
-pub use grub::{grub_boot, grub_start};
+pub use grub::{grub_boot, grub_disk, grub_start};
 pub use hex::{Hex32, HexError};
 pub use identity::{Identity, KnownMachine, Resolution, is_bad_uuid, resolve};
 pub use inventory::{DiskInfo, Firmware, Inventory, NicInfo, OrphanInfo, OrphanKind};
@@ -56,7 +56,7 @@ pub use proxy::{BOOT_SERVER_PORT, BootFileError, Door, ProxyAnswer, ProxyOffers,
 pub use question::{BootClient, BootMessage, BootQuestion, QuestionError};
 pub use report::{AgentEvent, EventKind, FallbackReport, JobReport, Phase, Progress};
 pub use scope::FlashScope;
-pub use script::{AgentBoot, Platform, boot_script, start_script};
+pub use script::{AgentBoot, DISK_LOADER, Platform, boot_script, start_script};
 pub use sealed_keys::{SealedKeys, SealedKeysError};
 pub use selector::{ChoiceError, DiskSelector, SelectorError};
 pub use text::plain;

@@ -54,6 +54,9 @@ pub struct AgentBoot {
     pub command_line: String,
 }
 
+/// What iPXE loads from the server's `/boot/` to go on to the local disk under UEFI, where it cannot do that itself.
+pub const DISK_LOADER: &str = "disk.efi";
+
 /// Times the start script asks before it gives up and boots the local disk.
 const ATTEMPTS_MAX: u32 = 20;
 
@@ -78,8 +81,8 @@ pub fn start_script(base: &str) -> String {
          {}\n\
          :efi\n\
          {}\n",
-        local_disk(Platform::Bios),
-        local_disk(Platform::Efi),
+        local_disk(Platform::Bios, None),
+        local_disk(Platform::Efi, None),
     )
 }
 
@@ -93,7 +96,7 @@ pub fn boot_script(
     let base = word(base);
     let reason = word(&decision.reason.to_string());
     let lines = match decision.boot {
-        Boot::LocalDisk => local_disk(platform).to_owned(),
+        Boot::LocalDisk => local_disk(platform, Some(&base)),
         Boot::Agent { .. } => {
             // Under UEFI the kernel takes the files by these names, under BIOS the loader has put them together.
             let names = agent
@@ -118,20 +121,25 @@ pub fn boot_script(
             lines
                 + "boot || goto failed\n:failed\necho netflash: the agent could not be loaded\nsleep 5\n"
                 + &format!("chain --replace --autofree {base}/boot/start.ipxe ||\n")
-                + local_disk(platform)
+                + &local_disk(platform, Some(&base))
         }
     };
     format!("#!ipxe\necho netflash: {reason}\n{lines}\n")
 }
 
-/// How to go on to the local disk. What works differs by firmware, so the ways are tried in order.
-fn local_disk(platform: Platform) -> &'static str {
+/// How to go on to the local disk. What works differs by firmware, so the ways are tried in order; one of them is a
+/// program of the server `base`, if that is there.
+fn local_disk(platform: Platform, base: Option<&str>) -> String {
     match platform {
-        Platform::Bios => "sanboot --no-describe --drive 0x80 || exit 1",
-        // Builds of iPXE from before 2023 refuse the first line; exit 1 then lets the firmware try its next entry,
-        // where exit 0 would mean "booted fine" and some firmware stops there.
+        Platform::Bios => "sanboot --no-describe --drive 0x80 || exit 1".to_owned(),
+        // Builds of iPXE from before 2023 refuse the first line. After the last one the firmware tries its next entry:
+        // exit 0 would mean "booted fine", and some firmware stops there.
         Platform::Efi => {
-            "sanboot --no-describe --drive 0 --filename \\EFI\\BOOT\\BOOTX64.EFI || exit 1"
+            let server = base.map(|base| format!("chain {base}/boot/{DISK_LOADER} ||\n"));
+            format!(
+                "sanboot --no-describe --drive 0 --filename \\EFI\\BOOT\\BOOTX64.EFI ||\n{}exit 1",
+                server.unwrap_or_default()
+            )
         }
     }
 }
@@ -147,7 +155,7 @@ fn word(text: &str) -> String {
 mod tests {
     use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
-    use super::{AgentBoot, Platform, boot_script, start_script};
+    use super::{AgentBoot, DISK_LOADER, Platform, boot_script, start_script};
     use crate::{Boot, BootReason, Decision};
 
     const BASE: &str = "http://10.77.0.1:8080";
@@ -202,7 +210,7 @@ mod tests {
         let bios = boot_script(BASE, Platform::Bios, &decision, &agent(""));
         assert!(bios.ends_with("sanboot --no-describe --drive 0x80 || exit 1\n"));
         let efi = boot_script(BASE, Platform::Efi, &decision, &agent(""));
-        assert!(efi.ends_with("|| exit 1\n") && !efi.contains("0x80"));
+        assert!(efi.ends_with("/boot/disk.efi ||\nexit 1\n") && !efi.contains("0x80"));
     }
 
     #[test]
@@ -211,7 +219,8 @@ mod tests {
         assert!(script.contains(
             "chain --replace --autofree http://10.77.0.1:8080/boot/ipxe?mac=${netX/mac:hexhyp}&"
         ));
-        assert!(script.contains("sanboot") && script.contains("exit 1"));
+        assert!(script.contains("sanboot") && script.ends_with("exit 1\n"));
+        assert!(!script.contains(DISK_LOADER), "nobody is there to send it");
     }
 
     proptest! {

@@ -17,7 +17,9 @@ use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
 use netflash_appliance::{Cpio, CpioError};
-use netflash_pxe::{AgentBoot, Identity, Mac, Platform, boot_script, plain, start_script};
+use netflash_pxe::{
+    AgentBoot, DISK_LOADER, Identity, Mac, Platform, boot_script, plain, start_script,
+};
 
 use super::answer::{Web, refusal};
 use crate::config::BootConfig;
@@ -158,15 +160,18 @@ async fn token(State(web): State<Arc<Web>>, Query(Ticket { ticket }): Query<Tick
 async fn file(State(web): State<Arc<Web>>, Path(name): Path<String>) -> Response {
     let directory = if APPLIANCE_FILES.contains(&name.as_str()) {
         web.fleet.dir.path(&web.fleet.config.boot.appliance)
-    } else if super::tftp::LOADERS
-        .iter()
-        .any(|(loader, _)| *loader == name)
-    {
+    } else if name == DISK_LOADER || is_loader(&name) {
         super::tftp::root(&web.fleet.dir)
     } else {
         return refusal(StatusCode::NOT_FOUND, "no such file");
     };
     stream(directory.join(name)).await
+}
+
+fn is_loader(name: &str) -> bool {
+    super::tftp::LOADERS
+        .iter()
+        .any(|(loader, _)| *loader == name)
 }
 
 /// A file as it is. iPXE and firmware insist on `Content-Length`.
