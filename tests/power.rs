@@ -16,14 +16,24 @@ mod faults;
 mod ipmi;
 #[path = "power/netboot.rs"]
 mod netboot;
+#[path = "power/outlets.rs"]
+mod outlets;
+#[path = "power/pdu.rs"]
+mod pdu;
 #[path = "power/redfish.rs"]
 mod redfish;
 #[path = "power/service.rs"]
 mod service;
 #[path = "power/shell.rs"]
 mod shell;
+#[path = "power/sockets.rs"]
+mod sockets;
+#[path = "power/stage.rs"]
+mod stage;
 #[path = "power/suite17.rs"]
 mod suite17;
+#[path = "power/usual.rs"]
+mod usual;
 #[path = "power/vendor.rs"]
 mod vendor;
 #[path = "power/wake.rs"]

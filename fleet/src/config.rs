@@ -301,6 +301,7 @@ mod tests {
         assert!(matches!(config.power["plug"], PowerProfile::Command { .. }));
         assert!(matches!(config.power["bmc"], PowerProfile::Ipmi { .. }));
         assert!(matches!(config.power["desk"], PowerProfile::Amt { .. }));
+        assert!(matches!(config.power["pdu"], PowerProfile::Snmp { .. }));
         assert!(matches!(
             config.power["idrac"],
             PowerProfile::Redfish { .. }

@@ -10,6 +10,7 @@
 //! a machine that is on. Each action reads the state back until it is reached or the deadline passes.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,7 @@ mod profile;
 mod qmp;
 mod redfish;
 mod rung;
+mod snmp;
 mod ssh;
 mod switchboard;
 mod wire;
@@ -150,9 +152,29 @@ trait Power: Send {
         true
     }
 
+    /// Whether `status` can prove that the machine is on. An outlet that is on is no machine that is.
+    fn tells_on(&self) -> bool {
+        true
+    }
+
     /// Whether it can switch on at all: what cannot does not take a machine down to bring it up again.
     fn switches_on(&self) -> bool {
         true
+    }
+
+    /// Whether it can switch off at all.
+    fn switches_off(&self) -> bool {
+        true
+    }
+
+    /// How often to ask for on again while nobody can tell whether it came through.
+    fn repeats(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The pause between off and on that power supplies want.
+    fn rest(&self) -> Duration {
+        Duration::from_secs(1)
     }
 
     /// Ask for on.

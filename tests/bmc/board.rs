@@ -7,8 +7,9 @@
 //!    └───────────────── off ───────────────────┘
 //! ```
 //!
-//! A machine usually boots its disk; only what was chosen for the next boot makes it boot the network, once. All of
-//! it is in files of one directory, because some controllers are programs that are started for every question.
+//! A machine usually boots its disk, unless its firmware is set otherwise; what was chosen for the next boot is booted
+//! once. All of it is in files of one directory, because some controllers are programs that are started for every
+//! question.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -21,6 +22,7 @@ use crate::lab::{Chassis, First, MachineSpec, Power, PowerState};
 /// Files of a board.
 const LAMP: &str = "bmc-lamp";
 const NEXT: &str = "bmc-next";
+const USUAL: &str = "bmc-usual";
 const STARTS: &str = "bmc-starts";
 
 /// A lamp, or a machine of the lab.
@@ -52,7 +54,7 @@ impl Board {
         }
         let next = self.next()?;
         self.choose(None)?;
-        let first = next.unwrap_or(First::Disk);
+        let first = next.or(self.chosen(USUAL)?).unwrap_or(First::Disk);
         let mut journal = fs::OpenOptions::new()
             .append(true)
             .create(true)
@@ -86,7 +88,16 @@ impl Board {
 
     /// Chooses what it boots next, once; `None` is its usual order, the disk.
     pub fn choose(&self, next: Option<First>) -> Result<()> {
-        let file = self.directory.join(NEXT);
+        self.note(NEXT, next)
+    }
+
+    /// What it boots when nothing is chosen; its disk unless said otherwise.
+    pub fn usually(&self, first: First) -> Result<()> {
+        self.note(USUAL, Some(first))
+    }
+
+    fn note(&self, file: &str, next: Option<First>) -> Result<()> {
+        let file = self.directory.join(file);
         match next {
             Some(first) => Ok(fs::write(file, word(first))?),
             None => remove(&file),
@@ -95,7 +106,11 @@ impl Board {
 
     /// What was chosen.
     pub fn next(&self) -> Result<Option<First>> {
-        Ok(match read(&self.directory.join(NEXT))?.as_deref() {
+        self.chosen(NEXT)
+    }
+
+    fn chosen(&self, file: &str) -> Result<Option<First>> {
+        Ok(match read(&self.directory.join(file))?.as_deref() {
             Some("network") => Some(First::Network),
             Some(_) => Some(First::Disk),
             None => None,

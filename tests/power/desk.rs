@@ -1,5 +1,6 @@
 //! A server on loopback with power profiles, and the command line that talks to it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -106,6 +107,22 @@ impl Desk {
             ended.code
         );
         Ok(outcome)
+    }
+
+    /// What an action on all machines, some of which fail, comes to for each: its failure, else its state.
+    pub(crate) fn words(&self, action: &str) -> Result<BTreeMap<String, String>> {
+        let ended = self.run(&["power", action, "--all"])?;
+        ensure!(ended.code == 1, "{}: {}", ended.code, ended.said);
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let outcomes = ended.printed.as_array().context("no list")?;
+        let words = outcomes.iter().map(|one| {
+            let word = text(&one["failure"]).or(text(&one["state"]));
+            println!("{one}");
+            Some((text(&one["machine"])?, word?))
+        });
+        words
+            .collect::<Option<_>>()
+            .context("neither failure nor state")
     }
 
     /// What the server wrote so far.

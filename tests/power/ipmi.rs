@@ -89,19 +89,12 @@ fn each_fault_has_its_word_and_the_neighbour_is_unharmed() -> Result<()> {
     for (number, (name, port)) in ways.into_iter().enumerate() {
         desk.add(name, number as u8, &[&format!("bmc:127.0.0.1:{port}")])?;
     }
-    let outcomes = desk.run(&["power", "status", "--all"])?;
-    assert_eq!(outcomes.code, 1);
-    let word = |name: &str| {
-        let all = outcomes.printed.as_array().cloned().unwrap_or_default();
-        let one = all.into_iter().find(|one| one["machine"] == name);
-        let one = one.unwrap_or_default();
-        let word = one["failure"].as_str().or(one["state"].as_str());
-        word.unwrap_or("nothing").to_owned()
-    };
-    assert_eq!(word("good"), "off", "{}", outcomes.printed);
-    assert_eq!(word("slow"), "off", "{}", outcomes.printed);
+    let words = desk.words("status")?;
+    for name in ["good", "slow"] {
+        assert_eq!(words[name], "off", "{name}");
+    }
     for name in ["garbage", "silent", "closed"] {
-        assert_eq!(word(name), "unreachable", "{name}: {}", outcomes.printed);
+        assert_eq!(words[name], "unreachable", "{name}");
     }
     Ok(())
 }

@@ -4,9 +4,7 @@
 set -eu
 images=$1
 cd "$images"
-for kernel in bzImage Image; do
-    if [ -e "$kernel" ]; then cp "$kernel" vmlinuz; fi
-done
+cp bzImage vmlinuz
 cp rootfs.cpio.zst initramfs.img
 bytes=$(wc -c <initramfs.img)
 truncate -s $(((bytes + 3) / 4 * 4)) initramfs.img

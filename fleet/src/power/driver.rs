@@ -14,6 +14,7 @@ use super::profile::{PowerProfile, redfish_address, wol_address};
 use super::qmp::QmpPower;
 use super::redfish::RedfishPower;
 use super::rung::Rung;
+use super::snmp::{Credentials, SnmpPower};
 use super::ssh::{Asked, SshPower};
 use super::wire::{Security, Wire};
 use super::wol::{self, WolPower};
@@ -33,6 +34,9 @@ const HTTPS: u16 = 443;
 /// The same of Intel AMT.
 const AMT_HTTP: u16 = 16992;
 const AMT_HTTPS: u16 = 16993;
+
+/// `PROFILE:privacy` is the login whose password encrypts SNMPv3, where it is not that of the user.
+const PRIVACY: &str = "privacy";
 
 /// The way to a device that speaks HTTP, with the certificate it is known by. `ports` are those without and with TLS.
 fn wire(
@@ -147,6 +151,33 @@ pub(super) fn rung(
             system,
             asked: Asked::default(),
         }),
+        PowerProfile::Snmp {
+            pdu,
+            version,
+            hash,
+            privacy,
+            off_seconds,
+            ..
+        } => {
+            let login = needed()?;
+            // Its own login, else that of the profile: most set up one password for both.
+            let for_privacy = PowerAddress {
+                profile: place.profile.clone(),
+                address: PRIVACY.to_owned(),
+            };
+            let for_privacy = keys.login(&for_privacy)?.unwrap_or_else(|| login.clone());
+            // Stamps only grow, so another password of either kind makes another stamp.
+            stamp = login.stamp.max(for_privacy.stamp);
+            let credentials = Credentials {
+                version,
+                login,
+                hash,
+                privacy,
+                privacy_password: for_privacy.password,
+            };
+            let rest = PowerProfile::rest(off_seconds);
+            Box::new(SnmpPower::new(&place.address, pdu, credentials, rest)?)
+        }
         PowerProfile::Amt { tls, .. } => {
             let login = needed()?;
             stamp = login.stamp;

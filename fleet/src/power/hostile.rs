@@ -1,7 +1,7 @@
 //! Everything a device may say, for fuzzing.
 
 use super::http::AnswerReader;
-use super::{amt, ipmi, redfish};
+use super::{amt, ipmi, redfish, snmp};
 
 /// Read bytes as every kind of answer that a power device may give; the first one says where the connection is cut.
 /// Nothing comes of it but that it ends.
@@ -18,4 +18,5 @@ pub fn read_as_device(bytes: &[u8]) {
     redfish::read_as_document(bytes);
     amt::read_as_answer(&String::from_utf8_lossy(bytes));
     ipmi::read_as_output(&String::from_utf8_lossy(bytes));
+    snmp::read_as_output(&String::from_utf8_lossy(bytes));
 }

@@ -8,9 +8,10 @@
 //!
 //! A device that accepted an order is not a machine that is on. The state is read back by the rung that acted or,
 //! where that one cannot tell, by the next one that can. Where none can, the witness decides: the machine was seen.
+//! A cycle that no single way can do is done by two: SSH switches off, Wake-on-LAN on.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,9 +24,6 @@ use super::{NextBoot, PowerState};
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest pause between two looks.
 const LOOK_MAX: Duration = Duration::from_secs(2);
-/// Power supplies want a pause between off and on.
-const REST: Duration = Duration::from_secs(1);
-
 /// A reset that was accepted has begun after this. Whether it has happened, only the machine itself can tell.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -73,6 +71,33 @@ pub(super) struct Ladder<'a> {
 impl Ladder<'_> {
     /// Do it by the first rung that can. What did not work before it is added to `failed`.
     pub(super) fn act(&mut self, wanted: Move, failed: &mut Vec<Attempt>) -> Option<Reached> {
+        let before = failed.len();
+        if let Some(reached) = self.act_by_one(wanted, failed) {
+            return Some(reached);
+        }
+        let unsupported = |attempt: &Attempt| attempt.failure == Failure::Unsupported;
+        if wanted != Move::Cycle || !failed[before..].iter().all(unsupported) {
+            return None;
+        }
+        self.cycle_by_two(before, failed)
+    }
+
+    /// No way can switch both off and on: one of them switches off, another one on.
+    fn cycle_by_two(&mut self, before: usize, failed: &mut Vec<Attempt>) -> Option<Reached> {
+        let drivers = || self.rungs.iter().map(|rung| &rung.driver);
+        let rest = drivers().map(|driver| driver.rest()).max()?;
+        if !drivers().any(|driver| driver.switches_off())
+            || !drivers().any(|driver| driver.switches_on())
+        {
+            return None;
+        }
+        failed.truncate(before);
+        self.act_by_one(Move::Off { soft: true }, failed)?;
+        thread::sleep(rest);
+        self.act_by_one(Move::On, failed)
+    }
+
+    fn act_by_one(&mut self, wanted: Move, failed: &mut Vec<Attempt>) -> Option<Reached> {
         for at in 0..self.rungs.len() {
             match self.act_by(at, wanted) {
                 Ok(state) => {
@@ -105,7 +130,7 @@ impl Ladder<'_> {
                             && self.rungs[at].driver.switches_on() =>
                     {
                         self.switch_off(at, false, until)?;
-                        thread::sleep(REST.min(until.left()));
+                        thread::sleep(self.rungs[at].driver.rest().min(until.left()));
                         self.switch_on(at, until)
                     }
                     other => {
@@ -141,6 +166,10 @@ impl Ladder<'_> {
     fn switch_on(&mut self, at: usize, until: Deadline) -> Result<Option<PowerState>, PowerError> {
         if self.state(at, until)? != Some(PowerState::On) {
             self.rungs[at].ask(until, |driver, until| driver.on(until))?;
+        } else if at > 0 && !self.rungs[at].driver.tells_on() {
+            // It is here because nothing before it could start the machine, and its current has been there all along.
+            let text = "the outlet was on already; cycle takes the current away";
+            return Err(Failure::NotConfirmed.because(text));
         }
         self.confirm(at, PowerState::On, until)
     }
@@ -175,8 +204,10 @@ impl Ladder<'_> {
         }
         for rung in self.rungs.iter_mut().filter(|rung| rung.tells_off()) {
             // What that rung lacks is told when its own turn comes.
-            if let Ok(state) = rung.status(until) {
-                return Ok(Some(state));
+            match rung.status(until) {
+                Ok(PowerState::On) if !rung.driver.tells_on() => {}
+                Ok(state) => return Ok(Some(state)),
+                Err(_) => {}
             }
         }
         match self.rungs[at].status(until) {
@@ -192,6 +223,7 @@ impl Ladder<'_> {
         until: Deadline,
     ) -> Result<Option<PowerState>, PowerError> {
         let mut pause = LOOK;
+        let mut asked = Instant::now();
         loop {
             let last = self.state(at, until);
             match &last {
@@ -208,6 +240,16 @@ impl Ladder<'_> {
             }
             thread::sleep(pause);
             pause = (pause * 2).min(LOOK_MAX);
+            if let Some(again) = self.rungs[at].driver.repeats()
+                && wanted == PowerState::On
+                && asked.elapsed() >= again
+            {
+                self.rungs[at].ask(until, |driver, until| driver.on(until))?;
+                asked = Instant::now();
+            }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

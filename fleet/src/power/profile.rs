@@ -10,6 +10,7 @@ use netflash_pxe::Mac;
 
 use super::address::Host;
 use super::failure::{Failure, PowerError};
+use super::snmp::{self, Hash, Pdu, Privacy, Version};
 
 /// Seconds an action may take, unless the profile says otherwise.
 const DEADLINE_SECONDS: u64 = 20;
@@ -19,6 +20,10 @@ const SLOW_DEADLINE_SECONDS: u64 = 60;
 const WAKE_DEADLINE_SECONDS: u64 = 180;
 /// The most a profile may say.
 const DEADLINE_SECONDS_MAX: u64 = 600;
+/// Seconds without current until a power supply has forgotten what it held.
+const OFF_SECONDS: u64 = 5;
+/// The most a profile may say.
+const OFF_SECONDS_MAX: u64 = 60;
 
 /// How machines of one kind are switched on and off. A machine names it as `PROFILE:ADDRESS`.
 #[derive(Debug, Clone, Deserialize)]
@@ -100,6 +105,26 @@ pub(crate) enum PowerProfile {
         secure_on: bool,
         /// Seconds until the machine must be on.
         #[serde(default = "default_wake_deadline")]
+        deadline_seconds: u64,
+    },
+    /// Outlets of a PDU by SNMP; the address is HOST/OUTLET or HOST:PORT/OUTLET, several with `+` in between.
+    Snmp {
+        /// Whose objects are used.
+        pdu: Pdu,
+        /// Spoken how.
+        #[serde(default)]
+        version: Version,
+        /// What passwords are proved with, in version 3.
+        #[serde(default)]
+        hash: Hash,
+        /// What is encrypted with, in version 3.
+        #[serde(default)]
+        privacy: Privacy,
+        /// Seconds without current when a machine is taken off and on.
+        #[serde(default = "default_off_seconds")]
+        off_seconds: u64,
+        /// Seconds an action may take.
+        #[serde(default = "default_slow_deadline")]
         deadline_seconds: u64,
     },
     /// The operating system by SSH; the address is HOST or HOST:PORT.
@@ -193,6 +218,10 @@ fn default_wake_deadline() -> u64 {
     WAKE_DEADLINE_SECONDS
 }
 
+fn default_off_seconds() -> u64 {
+    OFF_SECONDS
+}
+
 fn default_broadcast() -> Vec<Ipv4Addr> {
     vec![Ipv4Addr::BROADCAST]
 }
@@ -253,11 +282,19 @@ impl PowerProfile {
             | PowerProfile::Wol {
                 deadline_seconds, ..
             }
+            | PowerProfile::Snmp {
+                deadline_seconds, ..
+            }
             | PowerProfile::Ssh {
                 deadline_seconds, ..
             } => *deadline_seconds,
         };
         Duration::from_secs(seconds.clamp(1, DEADLINE_SECONDS_MAX))
+    }
+
+    /// The pause between off and on, within its bounds.
+    pub(super) fn rest(off_seconds: u64) -> Duration {
+        Duration::from_secs(off_seconds.min(OFF_SECONDS_MAX))
     }
 
     /// Whether an address can be one of this driver.
@@ -269,6 +306,7 @@ impl PowerProfile {
             }
             PowerProfile::Wol { .. } => wol_address(address).map(drop),
             PowerProfile::Redfish { .. } => redfish_address(address).map(drop),
+            PowerProfile::Snmp { pdu, .. } => snmp::check(address, *pdu),
         }
     }
 
@@ -281,6 +319,7 @@ impl PowerProfile {
             PowerProfile::Amt { .. } => ("amt", address),
             PowerProfile::Wol { .. } => ("wol", address),
             PowerProfile::Ssh { .. } => ("ssh", address),
+            PowerProfile::Snmp { .. } => ("snmp", snmp::device(address)),
             PowerProfile::Redfish { .. } => {
                 let host = address.split_once('/').map_or(address, |(host, _)| host);
                 ("redfish", host)

@@ -3,7 +3,7 @@
 //! `off` ends the QEMU process (`quit`), so a machine that is off has no socket; what starts it again is the
 //! profile's `start` command.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::failure::{Failure, PowerError};
 use super::{Power, PowerState};
 
 /// Longest line accepted from QEMU, in bytes.
-const LINE_MAX: u64 = 1 << 20;
+const LINE_MAX: usize = 1 << 20;
 /// Events that may come before an answer.
 const EVENTS_MAX: usize = 256;
 
@@ -47,11 +47,11 @@ impl QmpPower {
             }
         };
         let left = Some(until.left().max(WAIT_MIN));
-        stream.set_read_timeout(left).map_err(unreachable)?;
         stream.set_write_timeout(left).map_err(unreachable)?;
         let mut qmp = Qmp {
             reader: BufReader::new(stream.try_clone().map_err(unreachable)?),
             writer: stream,
+            until,
         };
         qmp.line()?;
         qmp.execute("qmp_capabilities")?;
@@ -124,6 +124,7 @@ impl Power for QmpPower {
 struct Qmp {
     reader: BufReader<UnixStream>,
     writer: UnixStream,
+    until: Deadline,
 }
 
 impl Qmp {
@@ -150,15 +151,28 @@ impl Qmp {
     }
 
     fn line(&mut self) -> Result<Value, PowerError> {
-        let mut line = String::new();
-        let read = (&mut self.reader)
-            .take(LINE_MAX)
-            .read_line(&mut line)
-            .map_err(unreachable)?;
-        if read == 0 {
-            return Err(Failure::Unreachable.because("QEMU closed the connection"));
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            // Anew for each piece: what drips has no more time than what flows.
+            if self.until.is_over() {
+                return Err(self.until.passed("QEMU does not answer"));
+            }
+            let left = Some(self.until.left().max(WAIT_MIN));
+            self.writer.set_read_timeout(left).map_err(unreachable)?;
+            let bytes = self.reader.fill_buf().map_err(unreachable)?;
+            if bytes.is_empty() {
+                return Err(Failure::Unreachable.because("QEMU closed the connection"));
+            }
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let taken = end.map_or(bytes.len(), |end| end + 1);
+            line.extend_from_slice(&bytes[..taken]);
+            self.reader.consume(taken);
+            if line.len() > LINE_MAX {
+                return Err(Failure::Garbage.because("a line without an end"));
+            }
         }
-        serde_json::from_str(&line).map_err(|_| Failure::Garbage.because(&line))
+        serde_json::from_slice(&line)
+            .map_err(|_| Failure::Garbage.because(String::from_utf8_lossy(&line)))
     }
 }
 

@@ -140,9 +140,15 @@ impl Power for SshPower {
 
 /// What ssh's standard error means.
 fn failure(said: &str) -> PowerError {
-    const MARKS: [(&str, Failure); 5] = [
+    const MARKS: [(&str, Failure); 10] = [
         ("Host key verification failed", Failure::TlsMismatch),
         ("Permission denied", Failure::WrongPassword),
+        ("invalid format", Failure::Garbage),
+        ("could not read protocol version", Failure::Garbage),
+        ("major versions differ", Failure::Garbage),
+        ("Bad packet length", Failure::Garbage),
+        // Something took the connection and then said nothing.
+        ("timed out during banner exchange", Failure::TimedOut),
         ("Could not resolve", Failure::Unreachable),
         ("timed out", Failure::Unreachable),
         ("refused", Failure::Unreachable),
@@ -191,6 +197,16 @@ mod tests {
         assert_eq!(
             word("ssh: connect to host y port 22: Connection refused"),
             Failure::Unreachable
+        );
+        assert_eq!(
+            word("Connection timed out during banner exchange\nConnection to y port 22 timed out"),
+            Failure::TimedOut
+        );
+        assert_eq!(
+            word(
+                "kex_exchange_identification: banner line contains invalid characters\nbanner exchange: Connection to y port 22: invalid format"
+            ),
+            Failure::Garbage
         );
         assert_eq!(word(""), Failure::Unreachable);
     }

@@ -25,6 +25,8 @@ const PORTS: [u16; 2] = [9, 7];
 const TIMES: u32 = 3;
 /// Pause between two of them.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Pause until it is sent anew: a packet may be lost, and a card whose machine is still ending hears nothing.
+const AGAIN: Duration = Duration::from_secs(10);
 /// Ethernet type of the frame without IP.
 const ETHERTYPE: u16 = 0x0842;
 
@@ -58,6 +60,14 @@ impl Power for WolPower {
             self.send(&packet).map_err(failed)?;
         }
         Ok(())
+    }
+
+    fn repeats(&self) -> Option<Duration> {
+        Some(AGAIN)
+    }
+
+    fn switches_off(&self) -> bool {
+        false
     }
 
     fn off(&mut self, _until: Deadline) -> Result<(), PowerError> {
