@@ -4,7 +4,9 @@
 set -eu
 images=$1
 cd "$images"
-cp bzImage vmlinuz
+for kernel in bzImage Image; do
+    if [ -e "$kernel" ]; then cp "$kernel" vmlinuz; fi
+done
 cp rootfs.cpio.zst initramfs.img
 bytes=$(wc -c <initramfs.img)
 truncate -s $(((bytes + 3) / 4 * 4)) initramfs.img
