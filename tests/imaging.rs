@@ -361,3 +361,50 @@ fn a_real_debian_comes_back_as_it_was() {
         Value::Bool(true)
     );
 }
+
+/// Borders that no frame knows of; `cmp` could say the same of these bytes.
+#[test]
+fn single_partitions_are_compared_and_nothing_beside_them() {
+    const PLACES: [u64; 2] = [2056 * 512, 26_008 * 512];
+    let bench = Bench::new();
+    let mut raw = noise(8, 24 << 20);
+    raw[..MIB as usize].fill(0);
+    raw[23 << 20..].fill(0);
+    let disk = bench.file("disk.raw", &raw);
+    let partitions = [
+        "-a",
+        "1",
+        "-n",
+        "1:2056:26000",
+        "-n",
+        "2:26008:40008",
+        &disk,
+    ];
+    tool("sgdisk", &partitions, "");
+    let sealed = bench.path("a.img.zst");
+    image(&["create", &disk, &sealed, "--used-only=off"]);
+    let differs = |scope: [&str; 2]| {
+        let mut command = std::process::Command::new(from_environment("NETFLASH_BIN"));
+        let ended = command.args(["verify", &disk, &sealed]).args(scope);
+        ended.output().unwrap().status.code() == Some(1)
+    };
+    let scopes = [
+        ["--only", "1"],
+        ["--only", "2"],
+        ["--keep", "1"],
+        ["--keep", "2"],
+    ];
+    assert_eq!(scopes.map(differs), [false; 4]);
+    let file = fs::File::options().write(true).open(&disk).unwrap();
+    // The first byte of partition 1, the one before partition 2, and that partition's first.
+    for (at, found) in [
+        (PLACES[0], [true, false, false, true]),
+        (PLACES[1] - 1, [false, false, true, true]),
+        (PLACES[1], [false, true, true, false]),
+    ] {
+        file.write_all_at(&[!raw[at as usize]], at).unwrap();
+        assert_eq!(scopes.map(differs), found, "byte {at}");
+        file.write_all_at(&raw[at as usize..][..1], at).unwrap();
+    }
+    assert_eq!(scopes.map(differs), [false; 4]);
+}

@@ -46,6 +46,7 @@ mod surface;
 mod survey;
 mod territory;
 
+pub(crate) use audit::audit_with;
 pub use audit::{Audit, AuditDepth, audit};
 pub use error::DeployError;
 pub use layout::LayoutError;

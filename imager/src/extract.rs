@@ -1,19 +1,23 @@
-//! An image becomes a raw file, a stream, or, through [`Deploy`], a disk.
+//! An image becomes a raw file, a stream, or, through [`Deploy`], a disk; and is compared with one.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
 use crate::checked::{CheckedFrames, FrameError, each_frame};
-use crate::deploy::{Deploy, DeployError, DeployReport};
+use crate::deploy::{
+    Audit, AuditDepth, Deploy, DeployError, DeployObserver, DeployOptions, DeployReport, audit_with,
+};
 use crate::id::FrameId;
 use crate::image::{Image, ImageError};
 use crate::manifest::{FRAME_BYTES, Manifest};
 use crate::part_file::PartFile;
+use crate::target::Target;
 
 /// Why an image was not extracted.
 #[derive(Debug, Error)]
@@ -137,6 +141,39 @@ pub fn extract_to_disk(image: &Image, mut deploy: Deploy) -> Result<DeployReport
             return Ok(deploy.commit()?);
         }
     }
+}
+
+/// Compares a disk with an image, or the part of it that is in scope, and writes nothing. Where a frame of the image is
+/// in scope in part, its content is read, too.
+///
+/// # Errors
+/// When the image is damaged or does not fit the disk, or the disk cannot be read.
+pub fn audit_image(
+    image: &Image,
+    target: Target,
+    options: &DeployOptions,
+    depth: AuditDepth,
+    observer: &DeployObserver,
+) -> Result<Audit, ExtractError> {
+    let manifest = image.manifest();
+    let mut frames = CheckedFrames::new(image)?;
+    let content = |frame| -> Result<Vec<u8>, ExtractError> {
+        let range = manifest.frame_range(frame);
+        let content = frames.read(frame);
+        let raw = content.map_err(|error| refused(manifest, frame, error))?;
+        Ok(raw.map_or_else(
+            || vec![0; (range.end - range.start) as usize],
+            <[u8]>::to_vec,
+        ))
+    };
+    audit_with(
+        Arc::clone(manifest),
+        target,
+        options,
+        depth,
+        observer,
+        content,
+    )
 }
 
 /// Takes the outcomes there are; the image is the only source, so what it has wrong stays wrong.

@@ -44,7 +44,7 @@ pub use deploy::{
 };
 pub use diff::{ChangedRange, Diff, diff};
 pub use extent::{Extent, ExtentKind, Extents, UNIT_BYTES};
-pub use extract::{ExtractError, extract_to_disk, extract_to_file, extract_to_stream};
+pub use extract::{ExtractError, audit_image, extract_to_disk, extract_to_file, extract_to_stream};
 pub use fetch::{ShortRange, fetch_block};
 pub use fit::{FitError, FittedTables, LastPartition, TableRun, fit};
 pub use frame_set::FrameSet;

@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use netflash_imager::{
-    AuditDepth, DeployError, DeployEvent, DeployOptions, FreePolicy, Image, LastPartition, Place,
-    Target, TargetOptions, audit,
+    AuditDepth, DeployError, DeployEvent, DeployOptions, ExtractError, FreePolicy, Image,
+    LastPartition, PartitionSet, Place, Scope, Target, TargetOptions, audit_image,
 };
 
 use super::show;
@@ -39,6 +39,15 @@ pub(crate) struct VerifyArgs {
     /// What a larger disk's last partition is expected to be
     #[arg(long, value_enum, value_name = "HOW", default_value = "keep")]
     last_partition: LastWord,
+    /// Compare only these partitions, not the disk's table
+    #[arg(long, value_name = "N,M", conflicts_with = "keep")]
+    only: Option<PartitionSet>,
+    /// Leave these partitions and the disk's table out
+    #[arg(long, value_name = "N,M")]
+    keep: Option<PartitionSet>,
+    /// Leave partitions out that the image was made without
+    #[arg(long, conflicts_with_all = ["only", "keep"])]
+    incomplete: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -81,10 +90,16 @@ pub(crate) fn run(args: &VerifyArgs, json: bool) -> anyhow::Result<Exit> {
             LastWord::Keep => LastPartition::Keep,
             LastWord::Grow => LastPartition::Grow,
         },
+        scope: match (&args.only, &args.keep) {
+            (Some(only), _) => Scope::Only(only.clone()),
+            (None, Some(keep)) => Scope::Keep(keep.clone()),
+            (None, None) => Scope::Whole,
+        },
+        incomplete: args.incomplete,
         stop,
         ..DeployOptions::default()
     };
-    let manifest = Arc::clone(image.manifest());
+    let manifest = image.manifest();
     let pace = Mutex::new(Some(Pace::new()));
     let pace = Arc::new(pace);
     let shown = Arc::clone(&pace);
@@ -94,8 +109,8 @@ pub(crate) fn run(args: &VerifyArgs, json: bool) -> anyhow::Result<Exit> {
             pace.show(event.done_bytes, Some(event.total_bytes), "");
         }
     };
-    let audited = audit(
-        Arc::clone(&manifest),
+    let audited = audit_image(
+        &image,
         target,
         &options,
         AuditDepth::Whole,
@@ -103,7 +118,7 @@ pub(crate) fn run(args: &VerifyArgs, json: bool) -> anyhow::Result<Exit> {
     );
     pace.lock().unwrap_or_else(PoisonError::into_inner).take();
     let audited = match audited {
-        Err(DeployError::Stopped) => return Ok(Exit::Interrupted),
+        Err(ExtractError::Deploy(DeployError::Stopped)) => return Ok(Exit::Interrupted),
         other => other.with_context(|| format!("comparing {}", args.disk.display()))?,
     };
     let found = Found {
@@ -111,9 +126,9 @@ pub(crate) fn run(args: &VerifyArgs, json: bool) -> anyhow::Result<Exit> {
         image_id: image.id().to_string(),
         right_frames: audited.right_frames,
         differing_frames: audited.differing.len(),
-        differing_bytes: audited.differing_bytes(&manifest),
+        differing_bytes: audited.differing_bytes(manifest),
         tables_right: audited.tables_right,
-        places: audited.places(&manifest),
+        places: audited.places(manifest),
     };
     show(json, &found, || text(args, &found))?;
     Ok(if found.equal {
@@ -125,8 +140,13 @@ pub(crate) fn run(args: &VerifyArgs, json: bool) -> anyhow::Result<Exit> {
 
 fn text(args: &VerifyArgs, found: &Found) -> String {
     let disk = args.disk.display();
+    let what = match (&args.only, &args.keep) {
+        (Some(only), _) => format!("partition {only} of {disk}"),
+        (None, Some(keep)) => format!("{disk} but for partition {keep}"),
+        (None, None) => disk.to_string(),
+    };
     if found.equal {
-        return format!("{disk} is image {}\n", found.image_id);
+        return format!("{what} is image {}\n", found.image_id);
     }
     let mut table = Table::new(["PARTITION", "FS", "LABEL", "DIFFERS", "FRAMES", "FROM BYTE"]);
     for place in &found.places {
@@ -149,7 +169,7 @@ fn text(args: &VerifyArgs, found: &Found) -> String {
         "The partition tables differ.\n"
     };
     format!(
-        "{}{tables}{disk} is not image {}: {} of its frames differ\n",
+        "{}{tables}{what} is not image {}: {} of its frames differ\n",
         table.render(),
         found.image_id,
         found.differing_frames

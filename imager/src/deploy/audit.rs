@@ -51,20 +51,64 @@ impl Audit {
 /// When the image does not fit the disk, or the disk cannot be read.
 pub fn audit(
     manifest: Arc<Manifest>,
-    mut target: Target,
+    target: Target,
     options: &DeployOptions,
     depth: AuditDepth,
     observer: &DeployObserver,
 ) -> Result<Audit, DeployError> {
+    let surface = surface_of(manifest, target, options)?;
+    look(&surface, options, depth, observer)
+}
+
+/// As [`audit`], when the content of frames can be had as well: a frame of which only a part is in scope cannot be
+/// judged without. `content` gives the raw bytes of such a frame.
+///
+/// # Errors
+/// As of [`audit`], and what `content` fails with.
+pub(crate) fn audit_with<E: From<DeployError>>(
+    manifest: Arc<Manifest>,
+    target: Target,
+    options: &DeployOptions,
+    depth: AuditDepth,
+    observer: &DeployObserver,
+    mut content: impl FnMut(FrameId) -> Result<Vec<u8>, E>,
+) -> Result<Audit, E> {
+    let surface = surface_of(manifest, target, options)?;
+    for frame in surface.frames() {
+        if !surface.is_judged_by_hash(frame) {
+            surface.learn(frame, &mut content(frame)?);
+        }
+    }
+    Ok(look(&surface, options, depth, observer)?)
+}
+
+fn surface_of(
+    manifest: Arc<Manifest>,
+    mut target: Target,
+    options: &DeployOptions,
+) -> Result<Surface, DeployError> {
     let fitted = check_fit(&manifest, &mut target, options)?;
-    let surface = Surface::new(manifest, target, fitted.tables, fitted.territory);
+    Ok(Surface::new(
+        manifest,
+        target,
+        fitted.tables,
+        fitted.territory,
+    ))
+}
+
+fn look(
+    surface: &Surface,
+    options: &DeployOptions,
+    depth: AuditDepth,
+    observer: &DeployObserver,
+) -> Result<Audit, DeployError> {
     let survey = match depth {
-        AuditDepth::Whole => Survey::take(&surface, options, observer, false, |_, _| {})?,
+        AuditDepth::Whole => Survey::take(surface, options, observer, false, |_, _| {})?,
         AuditDepth::FirstDifference => {
-            let found = first_difference(&surface, options, observer)?;
+            let found = first_difference(surface, options, observer)?;
             return Ok(Audit {
                 right_frames: match found {
-                    None => frames_that_matter(&surface, options).len() as u64,
+                    None => frames_that_matter(surface, options).len() as u64,
                     Some(_) => 0,
                 },
                 differing: match found {

@@ -208,17 +208,28 @@ impl Surface {
         if *blake3::hash(&buffer[..bytes]).as_bytes() != self.manifest.hash(frame) {
             return false;
         }
-        let range = self.manifest.frame_range(frame);
-        let judged_by_hash = self.is_judged_by_hash(frame);
-        for gap in self.territory.open.gaps(range.clone()) {
-            buffer[(gap.start - range.start) as usize..(gap.end - range.start) as usize].fill(0);
-        }
-        if !judged_by_hash {
-            let hash = *blake3::hash(&buffer[..bytes]).as_bytes();
-            self.part_hashes().insert(frame, hash);
-        }
+        self.cut_to_scope(frame, &mut buffer[..bytes]);
         buffer[bytes..].fill(0);
         true
+    }
+
+    /// Learns from the raw bytes of a frame what the parts of it that are in scope should be, for [`Mask::Fitted`].
+    pub(crate) fn learn(&self, frame: FrameId, raw: &mut [u8]) {
+        mask_frame(&self.manifest, frame, raw);
+        self.tables.mask(self.offset(frame), raw);
+        self.cut_to_scope(frame, raw);
+    }
+
+    /// Clears what is not in scope; of a frame that its hash cannot judge, remembers that of the rest.
+    fn cut_to_scope(&self, frame: FrameId, raw: &mut [u8]) {
+        let range = self.manifest.frame_range(frame);
+        for gap in self.territory.open.gaps(range.clone()) {
+            raw[(gap.start - range.start) as usize..(gap.end - range.start) as usize].fill(0);
+        }
+        if !self.is_judged_by_hash(frame) {
+            let hash = *blake3::hash(raw).as_bytes();
+            self.part_hashes().insert(frame, hash);
+        }
     }
 
     /// Writes a part of a frame that lies in `buffer`.

@@ -10,7 +10,7 @@ use proptest::prelude::{
 
 use crate::deploy::tests::fixture::MIB;
 use crate::deploy::tests::plot::{Plot, SECTOR, assert_only, deploy, mib, scoped, set};
-use crate::deploy::{Deploy, DeployOptions, FreePolicy};
+use crate::deploy::{AuditDepth, Deploy, DeployError, DeployOptions, FreePolicy, audit_with};
 use crate::extent::ExtentKind;
 use crate::id::FrameId;
 use crate::scope::Scope;
@@ -50,6 +50,39 @@ fn only_one_partition_is_written() {
             assert_only(&image, &before, &disk.content(), &[plot.place(number)]);
         }
     }
+}
+
+#[test]
+fn an_audit_of_some_partitions_sees_what_is_in_them_and_nothing_else() {
+    let plot = crooked();
+    let image = plot.image(1, &[]);
+    let disk = plot.disk(2, plot.bytes);
+    let look = |scope| {
+        let found = audit_with(
+            Arc::clone(&image.manifest),
+            disk.target(),
+            &scoped(scope),
+            AuditDepth::Whole,
+            &(Arc::new(|_| {}) as _),
+            |frame| -> Result<_, DeployError> {
+                let range = image.manifest.frame_range(frame);
+                Ok(image.raw[range.start as usize..range.end as usize].to_vec())
+            },
+        );
+        found.unwrap().is_clean()
+    };
+    let (only, keep) = (|number| Scope::Only(set(&[number])), Scope::Keep(set(&[2])));
+    assert!(plot.numbers().iter().all(|number| !look(only(*number))));
+    assert!(!look(keep.clone()));
+    deploy(&image, &disk, only(2)).unwrap();
+    assert!(look(only(2)) && !look(keep.clone()) && !look(Scope::Whole));
+    deploy(&image, &disk, keep.clone()).unwrap();
+    assert!(look(only(2)) && look(keep));
+    let mut content = disk.content();
+    content[plot.place(2).start + 512] ^= 1;
+    std::fs::write(&disk.path, &content).unwrap();
+    assert!(!look(only(2)) && look(Scope::Keep(set(&[2]))));
+    assert_eq!(disk.content(), content);
 }
 
 #[test]
