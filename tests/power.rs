@@ -8,8 +8,12 @@
 mod amt;
 #[path = "power/controller.rs"]
 mod controller;
+#[path = "power/debian.rs"]
+mod debian;
 #[path = "power/desk.rs"]
 mod desk;
+#[path = "power/device.rs"]
+mod device;
 #[path = "power/faults.rs"]
 mod faults;
 #[path = "power/ipmi.rs"]

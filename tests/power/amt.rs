@@ -1,32 +1,26 @@
 //! Intel AMT against a simulated machine that refuses what firmware refuses. It was proved with pip's `amt` 0.8 and
 //! with Intel's own envelopes, sent by curl; in here curl judges its digest and its HTTP.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use tests::bmc::Board;
-use tests::lab::wait_until;
 
 use crate::desk::{Desk, lab};
+use crate::device::Device;
 use crate::service::OwnCertificate;
 
-/// How long the device's words may take.
-const WORDS: Duration = Duration::from_secs(10);
 const PLAIN: &str = "[power.desk]\ndriver = \"amt\"\ntls = false\n";
 
-/// A running machine with AMT; it ends with this value.
+/// A running machine with AMT.
 pub(crate) struct AmtDevice {
-    process: Child,
+    device: Device,
     host: &'static str,
     port: u16,
     board: Board,
-    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl AmtDevice {
@@ -40,66 +34,22 @@ impl AmtDevice {
         options: &[&str],
     ) -> Result<AmtDevice> {
         fs::create_dir_all(directory)?;
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/judge/amt_device.py");
-        let mut process = Command::new("/usr/bin/python3")
-            .args([script, host, Self::USER, Self::PASSWORD])
-            .arg(lab())
-            .arg(directory)
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting python3: run ./scripts/setup")?;
-        let mut lines = BufReader::new(process.stdout.take().context("its output")?).lines();
-        let ready = lines.next().context("it ended")??;
-        let port = ready.strip_prefix("ready ").context("no port")?.parse()?;
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&said);
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                heard
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(line);
-            }
-        });
+        let words = [host, Self::USER, Self::PASSWORD].map(OsStr::new);
+        let places = [lab().as_os_str(), directory.as_os_str()];
+        let options = options.iter().map(OsStr::new);
+        let words = words.into_iter().chain(places).chain(options);
+        let device = Device::start("amt_device.py", words)?;
         Ok(AmtDevice {
-            process,
+            port: device.port()?,
+            device,
             host,
-            port,
             board: Board::at(directory),
-            said,
         })
     }
 
     /// Its power setting.
     pub(crate) fn power(&self) -> String {
         format!("desk:{}:{}", self.host, self.port)
-    }
-
-    fn said(&self) -> Vec<String> {
-        self.said
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn wrong(&self) -> usize {
-        self.said().iter().filter(|line| *line == "wrong").count()
-    }
-
-    /// Waits until it has said this many lines: they come by a pipe, and an answer may be quicker.
-    fn await_lines(&self, lines: usize) -> Result<()> {
-        wait_until("the device's words", WORDS, || {
-            Ok(self.said().len() >= lines)
-        })
-    }
-}
-
-impl Drop for AmtDevice {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
@@ -142,7 +92,7 @@ fn curl_is_let_in_and_told_the_settings() -> Result<()> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     };
     assert!(ask(AmtDevice::PASSWORD)?.contains("<g:OptInRequired>0</g:OptInRequired>"));
-    assert_eq!(device.wrong(), 0);
+    assert_eq!(device.device.count("wrong"), 0);
     assert!(ask("wrong")?.starts_with("<!DOCTYPE HTML"));
     Ok(())
 }
@@ -153,8 +103,9 @@ fn a_machine_is_switched_and_boots_the_network_once() -> Result<()> {
     let device = device(&desk, &["console", "nonce_uses=3"])?;
     assert_eq!(desk.power(&["status", "a"])?["state"], "off");
     desk.ask(&["power", "bootdev", "pxe", "a"])?;
-    device.await_lines(6)?;
+    device.device.await_lines(6)?;
     let calls: Vec<String> = device
+        .device
         .said()
         .into_iter()
         .filter(|line| line.starts_with("call "))
@@ -177,7 +128,11 @@ fn a_machine_is_switched_and_boots_the_network_once() -> Result<()> {
     assert_eq!(device.board.starts()?, ["network", "disk", "disk", "disk"]);
     let off = desk.power(&["off", "a", "--soft"])?;
     assert_eq!(off["state"], "off", "no agent hears it, so hard: {off}");
-    assert_eq!(device.wrong(), 0, "a used-up nonce is no wrong password");
+    assert_eq!(
+        device.device.count("wrong"),
+        0,
+        "a used-up nonce is no wrong password"
+    );
     Ok(())
 }
 
@@ -211,8 +166,12 @@ fn consent_a_wrong_password_and_a_page_have_their_words() -> Result<()> {
             "wrong-password"
         );
     }
-    strict.await_lines(1)?;
-    assert_eq!(strict.wrong(), 1, "more tries would lock the account");
+    strict.device.await_lines(1)?;
+    assert_eq!(
+        strict.device.count("wrong"),
+        1,
+        "more tries would lock the account"
+    );
 
     let page = AmtDevice::start("127.0.0.1", &path("page"), &["page"])?;
     desk.add("page", 3, &[&page.power()])?;
@@ -233,7 +192,7 @@ fn over_tls_only_the_known_certificate_is_talked_to() -> Result<()> {
     let pair = format!("tls={0}/device.pem:{0}/device.key", directory.display());
     let device = device(&desk, &[&pair])?;
     assert_eq!(desk.power(&["status", "a"])?["failure"], "tls-mismatch");
-    assert!(device.said().is_empty());
+    assert!(device.device.said().is_empty());
     desk.ask(&["power", "trust", "a", "--yes"])?;
     assert_eq!(desk.power(&["on", "a"])?["state"], "on");
     Ok(())

@@ -48,7 +48,7 @@ fn net_snmp_itself_switches_an_outlet_and_hears_what_a_pdu_says() -> Result<()> 
     assert_eq!(get("public")?, "1");
     assert!(set("public", &outlet, "2")?.contains("notWritable"));
     assert!(set(Pdu::COMMUNITY, &outlet, "9")?.contains("wrongValue"));
-    assert!(get("nobody")?.contains("No Response"));
+    assert!(pdu.is_silent(here(), "nobody")? && !pdu.is_silent(here(), "public")?);
     let none = set(Pdu::COMMUNITY, &format!("{SIMPLE}.99"), "1")?;
     assert!(none.starts_with("No Such"), "{none}");
     assert!(board.is_on()?, "nothing of that has switched it");
@@ -77,7 +77,7 @@ fn each_family_of_pdus_is_switched_and_read_back() -> Result<()> {
 
 #[test]
 fn an_outlet_cycles_chooses_no_boot_and_resets_nothing() -> Result<()> {
-    let (desk, pdu, [a, b]) = rack(PROFILE, 2)?;
+    let (desk, pdu, [a, b]) = rack(PROFILE, 1)?;
     desk.add("one", 1, &[&format!("pdu:{}", pdu.outlet("7"))])?;
     assert_eq!(
         desk.power(&["on", "one"])?["state"],
@@ -176,7 +176,7 @@ fn each_fault_of_a_pdu_has_its_word_and_the_neighbour_is_unharmed() -> Result<()
 
 #[test]
 fn a_community_is_in_no_argument() -> Result<()> {
-    let desk = Desk::open(PROFILE)?;
+    let desk = Desk::open(&format!("{PROFILE}deadline_seconds = 2\n"))?;
     desk.login("pdu", "", Pdu::COMMUNITY)?;
     let silent = UdpSocket::bind("127.0.0.1:0")?;
     silent.set_read_timeout(Some(WORDS))?;
@@ -194,7 +194,7 @@ fn a_community_is_in_no_argument() -> Result<()> {
         ensure!(ours.len() == 1, "whose question is it? {lines:?}");
         ensure!(!ours[0].contains(Pdu::COMMUNITY), "{ours:?}");
         let asked = asked.join().ok().context("the question died")?;
-        ensure!(asked?["failure"] == "unreachable", "nobody answered");
+        ensure!(asked?["failure"] == "timed-out", "nobody answered");
         Ok(())
     })
 }

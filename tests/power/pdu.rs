@@ -17,6 +17,9 @@ use crate::desk::lab;
 
 /// How long snmpsim may take until it answers.
 const STARTS: Duration = Duration::from_secs(60);
+/// Seconds until net-snmp asks again while the PDU starts, and how long it waits for an answer that must come.
+const LOOK: &str = "1";
+const ANSWER: &str = "60";
 /// What everybody may ask (SNMPv2-MIB: sysDescr).
 const DESCRIPTION: &str = "1.3.6.1.2.1.1.1.0";
 /// The outlet all families have, and the board behind it.
@@ -171,7 +174,7 @@ impl Pdu {
             if let Some(ended) = self.process.try_wait()? {
                 bail!("snmpsimd ended: {ended}");
             }
-            let said = self.net_snmp(within(), "snmpget", "public", &[DESCRIPTION])?;
+            let said = self.ask(within(), "snmpget", "public", &[DESCRIPTION], LOOK)?;
             Ok(said.contains("a rack's PDU"))
         })
     }
@@ -179,14 +182,31 @@ impl Pdu {
     /// What a program of net-snmp says, asked as its manual has it.
     pub(crate) fn net_snmp(
         &self,
-        mut within: Command,
+        within: Command,
         program: &str,
         community: &str,
         words: &[&str],
     ) -> Result<String> {
+        self.ask(within, program, community, words, ANSWER)
+    }
+
+    /// Whether a community is answered by silence.
+    pub(crate) fn is_silent(&self, within: Command, community: &str) -> Result<bool> {
+        let said = self.ask(within, "snmpget", community, &[DESCRIPTION], LOOK)?;
+        Ok(said.contains("No Response"))
+    }
+
+    fn ask(
+        &self,
+        mut within: Command,
+        program: &str,
+        community: &str,
+        words: &[&str],
+        seconds: &str,
+    ) -> Result<String> {
         let output = within
             .args([
-                program, "-v2c", "-c", community, "-Oqv", "-t", "5", "-r", "0",
+                program, "-v2c", "-c", community, "-Oqv", "-t", seconds, "-r", "0",
             ])
             .arg(format!("127.0.0.1:{}", self.port))
             .args(words)

@@ -90,7 +90,8 @@ impl Drop for Host {
     }
 }
 
-fn keygen(directory: &Path, name: &str) -> Result<()> {
+/// A key pair without a passphrase: NAME and NAME.pub.
+pub(crate) fn keygen(directory: &Path, name: &str) -> Result<()> {
     let made = Command::new("ssh-keygen")
         .args(["-q", "-t", "ed25519", "-N", "", "-f"])
         .arg(directory.join(name))

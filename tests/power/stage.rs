@@ -1,7 +1,7 @@
 //! A room with one machine, and a server that switches it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -43,14 +43,20 @@ impl Stage {
         self.scratch.path().join("lab-1")
     }
 
+    /// The room, its machine with the lab's small disk.
     pub(crate) fn room(&self) -> Result<Room> {
+        self.room_with(small_disk)
+    }
+
+    /// The room, its machine with a disk that `make` makes.
+    pub(crate) fn room_with(&self, make: impl FnOnce(&Path) -> Result<()>) -> Result<Room> {
         let directory = self.scratch.path();
         let spec = MachineSpec::new(1, Firmware::Bios, Nic::Virtio).disk(
             directory,
             Bus::Virtio,
             SMALL_DISK_BYTES,
         );
-        small_disk(&spec.disks[0].path)?;
+        make(&spec.disks[0].path)?;
         Room::build(directory, lab(), vec![spec], 0.0)
     }
 

@@ -1,66 +1,40 @@
 //! IPMI against a controller of our own that is stricter than OpenIPMI's: cipher suite 17, boot flags to the last bit,
 //! two sessions at most. Two clients of others prove it first.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use tests::bmc::Board;
-use tests::lab::wait_until;
 
 use crate::desk::{Desk, lab};
+use crate::device::Device;
 
-/// How long the controller's words may take: they come by a pipe, and an answer may be quicker.
-const WORDS: Duration = Duration::from_secs(10);
 const USER: &str = "admin";
 const PASSWORD: &str = "Pa55-word of 20 byte";
 const PROFILE: &str = "[power.bmc]\ndriver = \"ipmi\"\n";
 
-/// A running controller; it ends with this value.
+/// A running controller.
 struct Strict {
-    process: Child,
+    device: Device,
     port: u16,
     board: Board,
-    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl Strict {
     /// A controller for the board in `directory`, whose machine boots by `firmware`.
     fn start(directory: &Path, firmware: &str, suites: &str, busy: u32) -> Result<Strict> {
         fs::create_dir_all(directory)?;
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/judge/ipmi_bmc.py");
-        let mut process = Command::new("/usr/bin/python3")
-            .args([script, "0", USER, PASSWORD, firmware, suites])
-            .arg(lab())
-            .arg(directory)
-            .arg(busy.to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting python3: run ./scripts/setup")?;
-        let mut lines = BufReader::new(process.stdout.take().context("its output")?).lines();
-        let ready = lines.next().context("it ended")??;
-        let port = ready.strip_prefix("ready ").context("no port")?.parse()?;
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&said);
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                heard
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(line);
-            }
-        });
+        let words = ["0", USER, PASSWORD, firmware, suites].map(OsStr::new);
+        let busy = busy.to_string();
+        let places = [lab().as_os_str(), directory.as_os_str(), OsStr::new(&busy)];
+        let device = Device::start("ipmi_bmc.py", words.into_iter().chain(places))?;
         Ok(Strict {
-            process,
-            port,
+            port: device.port()?,
+            device,
             board: Board::at(directory),
-            said,
         })
     }
 
@@ -69,15 +43,7 @@ impl Strict {
     }
 
     fn count(&self, word: &str) -> usize {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.iter().filter(|line| *line == word).count()
-    }
-}
-
-impl Drop for Strict {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.device.count(word)
     }
 }
 
@@ -158,9 +124,9 @@ fn suite_17_boots_a_uefi_machine_from_the_network_once() -> Result<()> {
         assert_eq!(desk.power(&["cycle", "a"])?["state"], "on");
         assert_eq!(strict.board.starts()?, ["network", "disk", "disk"]);
         assert_eq!(desk.power(&["off", "a", "--soft"])?["state"], "off");
-        wait_until("every session to be closed", WORDS, || {
-            Ok(strict.count("login") == strict.count("closed"))
-        })?;
+        strict
+            .device
+            .await_that(|_| strict.count("login") == strict.count("closed"))?;
         assert_eq!(strict.count("wrong"), 0);
     }
     Ok(())
@@ -189,17 +155,17 @@ fn busy_is_asked_again_and_a_wrong_password_is_not() -> Result<()> {
         "off",
         "busy is not for ever"
     );
-    wait_until("every session to be closed", WORDS, || {
-        Ok(strict.count("closed") > 0 && strict.count("login") == strict.count("closed"))
+    strict.device.await_that(|_| {
+        strict.count("closed") > 0 && strict.count("login") == strict.count("closed")
     })?;
     let before = strict.count("login");
     desk.login("bmc", USER, "wrong")?;
     for action in ["status", "on", "off"] {
         assert_eq!(desk.power(&[action, "a"])?["failure"], "wrong-password");
     }
-    wait_until("the wrong login to be noted", WORDS, || {
-        Ok(strict.count("login") > before)
-    })?;
+    strict
+        .device
+        .await_that(|_| strict.count("login") > before)?;
     assert_eq!(
         strict.count("login"),
         before + 1,

@@ -2,17 +2,16 @@
 //! address and sends them on to their disk.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tests::bmc::Board;
 use tests::lab::{First, Machine, PowerState, SMALL_DISK_SAYS, inside, sh, wait_until};
 
 use crate::desk::lab;
+use crate::device::Device;
 use crate::pdu::Pdu;
 use crate::shell::Host;
 use crate::stage::{Player, Stage};
@@ -82,7 +81,7 @@ fn by_wake_on_lan_and_ssh_a_machine_comes_and_goes() -> Result<()> {
                 stage.place().display(),
                 at = place.display(),
             );
-            let mut card = Card::sleep("br0", &mac, SECRET, &wakes)?;
+            let card = Device::start("wake_card.py", ["br0", &mac, SECRET, "sh", "-c", &wakes])?;
 
             // Others first, and none of it is for this card.
             let tell = |program: &str, words: &[&str]| -> Result<()> {
@@ -99,16 +98,16 @@ fn by_wake_on_lan_and_ssh_a_machine_comes_and_goes() -> Result<()> {
                 &["-b", "-i", "eth0", "-p", SECRET, "52:54:00:77:00:99"],
             )?;
             tell("wakeonlan", &["-i", "10.77.0.255", &mac])?;
-            for _ in 0..3 {
-                ensure!(card.says()? == "ignored");
-            }
+            card.await_lines(3)?;
+            ensure!(card.count("ignored") == 3, "{:?}", card.said());
             ensure!(!board.is_on()?, "it sleeps on");
 
             let server = stage.serve(&room)?;
             stage.login(&server, "wake", "", SECRET)?;
             let player = Player::enter(&server, machine, &[&system.power("os"), "wake:"])?;
             let on = player.starts_from_the_network("on")?;
-            ensure!(on["by"] == "wake:" && card.says()? == "woken", "{on}");
+            ensure!(on["by"] == "wake:", "{on}");
+            ensure!(card.count("woken") > 0 && card.count("ignored") == 3);
             player.boots_its_disk(1)?;
             let reset = player.starts_from_the_network("reset")?;
             ensure!(reset["by"] == system.power("os").as_str(), "{reset}");
@@ -193,41 +192,4 @@ fn qemu(machine: &Machine, at: &Path) -> String {
          -drive if=none,id=disk,format=raw,file={disk} -device virtio-blk-pci,drive=disk,bootindex=2\n",
         std::process::id()
     )
-}
-
-/// A network card that sleeps; it ends with this value.
-struct Card {
-    process: Child,
-    lines: std::io::Lines<BufReader<ChildStdout>>,
-}
-
-impl Card {
-    fn sleep(interface: &str, mac: &str, secret: &str, wakes: &str) -> Result<Card> {
-        let script: PathBuf = [env!("CARGO_MANIFEST_DIR"), "judge/wake_card.py"]
-            .iter()
-            .collect();
-        let mut process = Command::new("/usr/bin/python3")
-            .arg(script)
-            .args([interface, mac, secret, "sh", "-c", wakes])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting python3: run ./scripts/setup")?;
-        let lines = BufReader::new(process.stdout.take().context("its output")?).lines();
-        let mut card = Card { process, lines };
-        ensure!(card.says()? == "ready");
-        Ok(card)
-    }
-
-    /// Its next word.
-    fn says(&mut self) -> Result<String> {
-        Ok(self.lines.next().context("the card is gone")??)
-    }
-}
-
-impl Drop for Card {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
