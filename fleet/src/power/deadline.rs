@@ -29,6 +29,11 @@ impl Deadline {
         self.left().is_zero()
     }
 
+    /// `wanted`, but no more than a twentieth of what was given.
+    pub(crate) fn share(self, wanted: Duration) -> Duration {
+        wanted.min(self.given / 20)
+    }
+
     /// What was given, in seconds.
     pub(crate) fn seconds(self) -> u64 {
         self.given.as_secs()

@@ -24,6 +24,9 @@ use super::{NextBoot, PowerState};
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest pause between two looks.
 const LOOK_MAX: Duration = Duration::from_secs(2);
+/// The last look has this much time, less where the deadline is short: a controller keeps the session of a client that
+/// was cut off.
+const ROOM: Duration = Duration::from_secs(2);
 /// A reset that was accepted has begun after this. Whether it has happened, only the machine itself can tell.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -233,7 +236,7 @@ impl Ladder<'_> {
                 Ok(None) if wanted == PowerState::On && (self.seen)() => return Ok(Some(wanted)),
                 _ => {}
             }
-            if until.left() <= pause {
+            if until.left() <= pause + until.share(ROOM) {
                 last?;
                 let text = format!("not {wanted} within {} s", until.seconds());
                 return Err(Failure::NotConfirmed.because(text));
