@@ -8,6 +8,8 @@
 mod capture;
 #[path = "boot/chain.rs"]
 mod chain;
+#[path = "boot/esp.rs"]
+mod esp;
 #[path = "boot/foreign.rs"]
 mod foreign;
 #[path = "boot/http.rs"]

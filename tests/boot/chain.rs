@@ -7,9 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tests::lab::{Firmware, given, inside, sh, wait_until};
+use tests::lab::{Firmware, First, given, inside, sh, wait_until};
 
 use crate::{
+    esp::uefi_disk,
     foreign::{Dhcpd, dnsmasq_in},
     stage::{AGENT_LIMIT, Stage, arm_and_start, await_agent, console},
 };
@@ -100,6 +101,37 @@ fn a_menu_entry_of_grub_leads_to_the_agent() -> Result<()> {
             .map(drop)
         })
     })
+}
+
+/// The GRUB of a system on the disk, as an administrator would add an entry to it.
+#[test]
+#[ignore = "40 seconds more of a machine: scripts/nightly"]
+fn a_menu_entry_of_grub_under_uefi_leads_to_the_agent() -> Result<()> {
+    inside(
+        "chain::a_menu_entry_of_grub_under_uefi_leads_to_the_agent",
+        || {
+            let stage = Stage::set()?;
+            let mut spec = stage.machine(1, Firmware::Uefi);
+            spec.first = First::Disk;
+            let room = stage.room(vec![spec])?;
+            let machine = room.machine("lab-1")?;
+            uefi_disk(
+                &machine.spec().disks[0].path,
+                "chainloader /EFI/BOOT/ipxe.efi\nboot\n",
+                "part_gpt fat chain boot",
+                &["/boot/ipxe.efi"],
+            )?;
+            let server = stage.serve(&room, "range = [\"10.77.0.50\", \"10.77.0.60\"]")?;
+            arm_and_start(&server, &room, &["lab-1"])?;
+            await_agent(&server, machine)?;
+            let log = server.log();
+            ensure!(
+                !log.contains("tftp peer="),
+                "the firmware's PXE was there first"
+            );
+            Ok(())
+        },
+    )
 }
 
 /// QEMU's own ROMs are iPXE, and a server that sees this sends no second one. So the DHCP server here sends

@@ -2,24 +2,22 @@
 //! distribution's iPXE, which under UEFI cannot do that itself.
 
 use std::{
-    fmt, fs,
-    path::Path,
+    fmt,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use tests::lab::{
-    Firmware, Machine, Power, SMALL_DISK_SAYS, ServerProcess, inside, sh, small_disk, wait_until,
+    Firmware, Machine, Power, SMALL_DISK_SAYS, ServerProcess, inside, small_disk, wait_until,
 };
 
-use crate::stage::{Stage, console, has_asked};
+use crate::{
+    esp::uefi_disk,
+    stage::{Stage, console, has_asked},
+};
 
 /// From power-on to the words of the local disk, on an idle machine.
 const DISK_LIMIT: Duration = Duration::from_secs(240);
-
-/// Where the EFI system partition begins, in sectors of 512 bytes, and its size in KiB.
-const ESP_SECTOR: u64 = 2048;
-const ESP_KIB: u64 = 32 << 10;
 
 #[test]
 fn without_a_job_a_machine_goes_on_to_its_disk() -> Result<()> {
@@ -31,7 +29,8 @@ fn without_a_job_a_machine_goes_on_to_its_disk() -> Result<()> {
         ])?;
         let (bios, uefi) = (room.machine("lab-1")?, room.machine("lab-2")?);
         small_disk(&bios.spec().disks[0].path)?;
-        uefi_disk(&uefi.spec().disks[0].path)?;
+        let says = format!("echo {SMALL_DISK_SAYS:?}\nsleep 3600\n");
+        uefi_disk(&uefi.spec().disks[0].path, &says, "echo sleep", &[])?;
         let range = "range = [\"10.77.0.50\", \"10.77.0.60\"]";
         let server = stage.serve(&room, range)?;
         println!("firmware  first packet  (CPU s)  question then  (CPU s)  disk then  (CPU s)");
@@ -100,34 +99,4 @@ fn goes_on(server: &ServerProcess<'_>, machine: &Machine) -> Result<[Cost; 3]> {
 fn cpu_seconds(machine: &Machine) -> Result<f64> {
     let status = machine.press(Power::Status)?;
     Ok(status.runs.last().context("it never ran")?.cpu_seconds)
-}
-
-/// A disk with an EFI system partition, on which a GRUB says its name and waits.
-fn uefi_disk(path: &Path) -> Result<()> {
-    let directory = path.parent().context("a disk in a directory")?;
-    let (esp, grub) = (directory.join("esp.img"), directory.join("grub.efi"));
-    let config = directory.join("grub-early.cfg");
-    fs::write(&config, format!("echo {:?}\nsleep 3600\n", SMALL_DISK_SAYS))?;
-    sh(&format!(
-        "grub-mkimage -O x86_64-efi -p / -c {} -o {} echo sleep",
-        config.display(),
-        grub.display()
-    ))?;
-    fs::File::create(&esp)?.set_len(ESP_KIB << 10)?;
-    let shown = esp.display();
-    sh(&format!("mkfs.fat {shown}"))?;
-    sh(&format!("mmd -i {shown} ::/EFI ::/EFI/BOOT"))?;
-    sh(&format!(
-        "mcopy -i {shown} {} ::/EFI/BOOT/BOOTX64.EFI",
-        grub.display()
-    ))?;
-    sh(&format!(
-        "sgdisk -n 1:{ESP_SECTOR}:+{ESP_KIB}K -t 1:ef00 {}",
-        path.display()
-    ))?;
-    sh(&format!(
-        "dd if={shown} of={} bs=512 seek={ESP_SECTOR} conv=notrunc status=none",
-        path.display()
-    ))
-    .map(drop)
 }
