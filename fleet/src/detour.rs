@@ -1,6 +1,6 @@
 //! What multicast does not bring comes from the hatch of `netflash send --http`.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(crate) struct HttpDetour {
 
 impl HttpDetour {
     /// The hatch at `address`; nothing is fetched before it is asked for.
-    pub(crate) fn new(address: SocketAddrV4) -> HttpDetour {
+    pub(crate) fn new(address: SocketAddr) -> HttpDetour {
         let config = Agent::config_builder()
             .max_redirects(0)
             .proxy(None)

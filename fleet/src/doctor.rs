@@ -1,7 +1,7 @@
 //! What is wrong with multicast here, and what to do: facts in, findings out.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddrV4};
 use std::path::Path;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(crate) struct Finding {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct LinkFacts {
     pub(crate) name: String,
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     /// Whether there is a signal; unknown for interfaces that have none.
     pub(crate) carrier: Option<bool>,
     pub(crate) bits_per_second: Option<u64>,
@@ -283,6 +283,8 @@ fn igmp(heard: &Examination, span: Duration, all: &mut Vec<Finding>) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const SPAN: Duration = Duration::from_secs(10);
@@ -290,7 +292,7 @@ mod tests {
     fn facts() -> LinkFacts {
         LinkFacts {
             name: "eth0".to_owned(),
-            address: Ipv4Addr::new(10, 0, 0, 2),
+            address: [10, 0, 0, 2].into(),
             carrier: Some(true),
             bits_per_second: Some(1_000_000_000),
             mtu: Some(1500),

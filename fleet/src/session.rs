@@ -5,7 +5,7 @@
 //! must not begin again under an old number.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender as Channel, channel};
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use netflash_imager::Image;
 use netflash_multicast::{
-    Audience, Interface, InterfaceChoice, Membership, Phase, RateBudget, SendConfig, SendError,
-    SendEvent, random_session, send,
+    Audience, Family, Interface, InterfaceChoice, Membership, Phase, RateBudget, SendConfig,
+    SendError, SendEvent, random_session, send,
 };
 use netflash_pxe::{Hex32, plain};
 
@@ -70,7 +70,7 @@ pub(crate) struct SessionStatus {
     /// The session's number.
     pub(crate) session: u32,
     /// Group and port.
-    pub(crate) group: SocketAddrV4,
+    pub(crate) group: SocketAddr,
     /// Signs its announces.
     pub(crate) verify_key: Hex32,
     /// Machines that are waited for before the payload flows: those whose jobs are not over.
@@ -198,7 +198,7 @@ impl Sessions {
             image_name: image.name.clone(),
             image_id: image.image_id,
             session: 0,
-            group,
+            group: group.into(),
             verify_key: Hex32([0; 32]),
             awaited: receivers,
             receivers: 0,
@@ -351,10 +351,10 @@ impl Runner {
             "auto" => InterfaceChoice::Auto,
             name => InterfaceChoice::Named(name.to_owned()),
         };
-        let interface = Interface::choose(&choice).map_err(chain)?;
+        let interface = Interface::choose(&choice, Family::of(&group)).map_err(chain)?;
         let rate = units::rate_on(&self.config.rate, &interface)?;
         let config = SendConfig {
-            interface: InterfaceChoice::Named(interface.address().to_string()),
+            interface: InterfaceChoice::Chosen(interface.clone()),
             group,
             ttl: self.config.ttl,
             loopback: self.config.loopback,

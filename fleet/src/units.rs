@@ -1,7 +1,7 @@
 //! Rates, durations and groups as people write them.
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4},
     time::Duration,
 };
 
@@ -10,6 +10,12 @@ use netflash_multicast::{Interface, Rate};
 /// Group and port of a session when nothing else is said: in the organisation's own range (RFC 2365), and on an
 /// Ethernet address that no switch floods as link-local.
 pub const DEFAULT_GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 192, 78, 70), 9078);
+
+/// What a group of IPv6 may be: transient (RFC 4291, RFC 3306), not of one source (RFC 4607), and heard outside of the
+/// sender, anywhere from its link to the world.
+const TRANSIENT: u16 = 0x0010;
+const ONE_SOURCE: u16 = 0xff30;
+const SCOPES: std::ops::RangeInclusive<u16> = 0x2..=0xe;
 
 /// The word for a rate that the room sets.
 const AUTO: &str = "auto";
@@ -86,15 +92,39 @@ pub(crate) fn is_group(address: Ipv4Addr) -> bool {
     address.is_multicast() && address.octets()[..3] != [224, 0, 0]
 }
 
-/// A multicast group with or without a port, `239.192.78.70:9078`.
-pub(crate) fn parse_group(text: &str) -> Result<SocketAddrV4, String> {
+/// Whether sessions may have this group of IPv6: somebody's own for a time, as `ff15::1`; those given out for ever
+/// belong to other protocols.
+pub(crate) fn is_ipv6_group(address: Ipv6Addr) -> bool {
+    let head = address.segments()[0];
+    let of_one_source = head & 0xfff0 == ONE_SOURCE && address.segments()[1] == 0;
+    address.is_multicast()
+        && head & TRANSIENT != 0
+        && SCOPES.contains(&(head & 0xf))
+        && !of_one_source
+}
+
+/// A multicast group with or without a port, `239.192.78.70:9078`, `ff15::1` or `[ff15::1]:9078`.
+pub(crate) fn parse_group(text: &str) -> Result<SocketAddr, String> {
     let group = text.parse().or_else(|_| {
-        let address = text.parse::<Ipv4Addr>();
-        address.map(|address| SocketAddrV4::new(address, DEFAULT_GROUP.port()))
+        let address = text.parse::<IpAddr>();
+        address.map(|address| SocketAddr::new(address, DEFAULT_GROUP.port()))
     });
-    match group {
-        Ok(group) if is_group(*group.ip()) => Ok(group),
-        _ => Err("expected a multicast group, 224.0.1.0 to 239.255.255.255[:port]".to_owned()),
+    let is_good = |group: &SocketAddr| match group.ip() {
+        IpAddr::V4(address) => is_group(address),
+        IpAddr::V6(address) => is_ipv6_group(address),
+    };
+    group.ok().filter(is_good).ok_or_else(|| {
+        "expected a multicast group, 224.0.1.0 to 239.255.255.255[:port], or a transient one of \
+         IPv6, such as [ff15::1]:port"
+            .to_owned()
+    })
+}
+
+/// As [`parse_group`], and of IPv4.
+pub(crate) fn parse_ipv4_group(text: &str) -> Result<SocketAddrV4, String> {
+    match parse_group(text)? {
+        SocketAddr::V4(group) => Ok(group),
+        SocketAddr::V6(_) => Err("expected a group of IPv4".to_owned()),
     }
 }
 
@@ -142,6 +172,30 @@ mod tests {
         assert!(parse_group("10.0.0.1").is_err());
         assert!(parse_group("224.0.0.251:5353").is_err());
         assert!(parse_group("room").is_err());
+        assert!(parse_ipv4_group("ff15::1").is_err());
+        assert!(parse_ipv4_group("239.1.2.3").is_ok());
+    }
+
+    #[test]
+    fn a_group_of_ipv6_is_transient_and_leaves_the_machine() {
+        for good in ["ff12::1", "ff15::efc0:4e46", "ff3e:40:2001:db8::8000:1"] {
+            let port = parse_group(good).map(|group| group.port());
+            assert_eq!(port, Ok(DEFAULT_GROUP.port()), "{good}");
+            assert!(parse_group(&format!("[{good}]:5")).is_ok(), "{good}");
+        }
+        // One machine only, all nodes, mDNS, one source, reserved scopes, and no group at all.
+        let bad = [
+            "ff11::1",
+            "ff02::1",
+            "ff02::fb",
+            "ff35::8000:1",
+            "ff10::1",
+            "ff1f::1",
+            "fd00::1",
+        ];
+        for bad in bad {
+            assert!(parse_group(bad).is_err(), "{bad}");
+        }
     }
 
     proptest! {

@@ -4,30 +4,44 @@
 //! one in silence, and half of the rooms that "receive nothing" are exactly that. So the interface is chosen
 //! here, and a choice that is not unique is an error that lists the candidates.
 
-use std::{convert::Infallible, fmt, fs, io, net::Ipv4Addr, str::FromStr};
+use std::{
+    convert::Infallible,
+    fmt, fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6},
+    str::FromStr,
+};
 
-use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
+use nix::{
+    ifaddrs::getifaddrs,
+    net::if_::{InterfaceFlags, if_nametoindex},
+};
 use thiserror::Error;
+
+use crate::family::Family;
+
+mod inet6;
 
 /// Bits per second in the megabit that Linux counts link speed in.
 const MEGABIT: u64 = 1_000_000;
 
-/// One IPv4 network interface of this machine.
+/// One network interface of this machine, with one of its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
     name: String,
-    address: Ipv4Addr,
+    address: IpAddr,
     flags: InterfaceFlags,
 }
 
 /// How the caller names the interface of a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum InterfaceChoice {
-    /// The only interface that is up, can do multicast and has an IPv4 address.
+    /// The only interface that is up, can do multicast and has an address of the family.
     #[default]
     Auto,
-    /// The interface with this name or this IPv4 address.
+    /// The interface with this name or this address.
     Named(String),
+    /// This one, which was chosen before.
+    Chosen(Interface),
 }
 
 /// Why no interface was chosen.
@@ -36,9 +50,11 @@ pub enum InterfaceError {
     /// The kernel would not list its interfaces.
     #[error("listing network interfaces")]
     List(#[source] io::Error),
-    /// The named interface is absent, down or has no IPv4 address.
-    #[error("no interface {wanted} that is up with an IPv4 address; there is: {known}")]
+    /// The named interface is absent, down or has no address of the family.
+    #[error("no interface {wanted} that is up with an {family} address; there is: {known}")]
     Unknown {
+        /// What kind of address it needs.
+        family: Family,
         /// What was asked for.
         wanted: String,
         /// The interfaces there are, readable.
@@ -46,9 +62,11 @@ pub enum InterfaceError {
     },
     /// No interface can carry multicast.
     #[error(
-        "no network interface is up with an IPv4 address and able to do multicast; there is: {known}"
+        "no network interface is up with an {family} address and able to do multicast; there is: {known}"
     )]
     Nothing {
+        /// What kind of address it needs.
+        family: Family,
         /// The interfaces there are, readable.
         known: InterfaceList,
     },
@@ -65,31 +83,45 @@ pub enum InterfaceError {
 pub struct InterfaceList(pub Vec<Interface>);
 
 impl Interface {
-    /// All interfaces that are up and have an IPv4 address, loopback included, one entry per address.
+    /// All interfaces that are up and have an address of `family`, loopback included, one entry per address. IPv6
+    /// addresses that cannot be used yet are left out, and for each interface the best comes first.
     ///
     /// # Errors
     /// [`InterfaceError::List`] when the kernel refuses.
-    pub fn list() -> Result<Vec<Interface>, InterfaceError> {
-        let addresses = getifaddrs().map_err(|errno| InterfaceError::List(errno.into()))?;
-        Ok(addresses
+    pub fn list(family: Family) -> Result<Vec<Interface>, InterfaceError> {
+        let entries = getifaddrs().map_err(|errno| InterfaceError::List(errno.into()))?;
+        let up: Vec<_> = entries
             .filter(|entry| entry.flags.contains(InterfaceFlags::IFF_UP))
-            .filter_map(|entry| {
-                let address = entry.address?.as_sockaddr_in()?.ip();
+            .collect();
+        if family == Family::V6 {
+            let addresses = inet6::list().map_err(InterfaceError::List)?;
+            let with_flags = |found: inet6::Inet6| {
+                let entry = up.iter().find(|entry| entry.interface_name == found.name)?;
                 Some(Interface {
-                    name: entry.interface_name,
-                    address,
+                    name: found.name,
+                    address: found.address.into(),
                     flags: entry.flags,
                 })
+            };
+            return Ok(addresses.into_iter().filter_map(with_flags).collect());
+        }
+        let with_address = |entry: nix::ifaddrs::InterfaceAddress| {
+            let address = entry.address?.as_sockaddr_in()?.ip();
+            Some(Interface {
+                name: entry.interface_name,
+                address: address.into(),
+                flags: entry.flags,
             })
-            .collect())
+        };
+        Ok(up.into_iter().filter_map(with_address).collect())
     }
 
-    /// The interface meant by `choice`.
+    /// The interface meant by `choice`, for a session of `family`.
     ///
     /// # Errors
     /// When there is none or more than one; the message lists what there is.
-    pub fn choose(choice: &InterfaceChoice) -> Result<Interface, InterfaceError> {
-        choose_from(Interface::list()?, choice)
+    pub fn choose(choice: &InterfaceChoice, family: Family) -> Result<Interface, InterfaceError> {
+        choose_from(Interface::list(family)?, choice, family)
     }
 
     /// The name the kernel gives it, `eth0`.
@@ -98,10 +130,46 @@ impl Interface {
         &self.name
     }
 
-    /// Its (first matching) IPv4 address.
+    /// Its (first matching) address.
     #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
+    pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// Its address, when that is one of IPv4.
+    #[must_use]
+    pub fn ipv4(&self) -> Option<Ipv4Addr> {
+        match self.address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// The same interface by its address of the link, if it is of IPv6 and has one: what stays on the link needs no other,
+    /// and every machine there can answer to it, whatever other addresses it has.
+    pub(crate) fn on_its_link(self) -> Result<Interface, InterfaceError> {
+        if Family::of_ip(&self.address) == Family::V4 {
+            return Ok(self);
+        }
+        let all = Interface::list(Family::V6)?;
+        let of_link = all.into_iter().find(|other| match other.address {
+            IpAddr::V6(address) => other.name == self.name && address.is_unicast_link_local(),
+            IpAddr::V4(_) => false,
+        });
+        Ok(of_link.unwrap_or(self))
+    }
+
+    /// The kernel's number of it, from 1; it changes when the interface goes and comes back.
+    pub(crate) fn index(&self) -> io::Result<u32> {
+        Ok(if_nametoindex(self.name.as_str())?)
+    }
+
+    /// Its address with `port`, as a socket is bound to it.
+    pub(crate) fn socket_address(&self, port: u16) -> io::Result<SocketAddr> {
+        Ok(match self.address {
+            IpAddr::V4(address) => SocketAddr::from((address, port)),
+            IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, self.index()?).into(),
+        })
     }
 
     /// The speed the link negotiated, in bits per second; `None` when the driver does not say (most virtual ones).
@@ -133,12 +201,18 @@ impl Interface {
 fn choose_from(
     known: Vec<Interface>,
     choice: &InterfaceChoice,
+    family: Family,
 ) -> Result<Interface, InterfaceError> {
     match choice {
-        InterfaceChoice::Named(wanted) => {
+        InterfaceChoice::Chosen(interface) if Family::of_ip(&interface.address) == family => {
+            Ok(interface.clone())
+        }
+        InterfaceChoice::Chosen(Interface { name: wanted, .. })
+        | InterfaceChoice::Named(wanted) => {
             match known.iter().find(|interface| interface.is_called(wanted)) {
                 Some(found) => Ok(found.clone()),
                 None => Err(InterfaceError::Unknown {
+                    family,
                     wanted: wanted.clone(),
                     known: InterfaceList(known),
                 }),
@@ -157,6 +231,7 @@ fn choose_from(
             }
             match candidates.len() {
                 0 => Err(InterfaceError::Nothing {
+                    family,
                     known: InterfaceList(known),
                 }),
                 1 => Ok(candidates.remove(0)),
@@ -200,13 +275,15 @@ impl fmt::Display for InterfaceList {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn card(name: &str, address: [u8; 4]) -> Interface {
         let flags = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_MULTICAST;
         Interface {
             name: name.to_owned(),
-            address: Ipv4Addr::from(address),
+            address: Ipv4Addr::from(address).into(),
             flags,
         }
     }
@@ -215,7 +292,7 @@ mod tests {
         let flags = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_LOOPBACK;
         Interface {
             name: "lo".to_owned(),
-            address: Ipv4Addr::LOCALHOST,
+            address: Ipv4Addr::LOCALHOST.into(),
             flags,
         }
     }
@@ -227,10 +304,10 @@ mod tests {
             card("eth0", [10, 0, 0, 1]),
             card("eth0", [10, 0, 0, 2]),
         ];
-        let chosen = choose_from(known, &InterfaceChoice::Auto).expect("one card");
+        let chosen = choose_from(known, &InterfaceChoice::Auto, Family::V4).expect("one card");
         assert_eq!(
             (chosen.name(), chosen.address()),
-            ("eth0", Ipv4Addr::new(10, 0, 0, 1))
+            ("eth0", IpAddr::from([10, 0, 0, 1]))
         );
     }
 
@@ -241,10 +318,24 @@ mod tests {
             card("eth0", [10, 0, 0, 1]),
             card("eth1", [10, 0, 1, 1]),
         ];
-        let error = choose_from(known, &InterfaceChoice::Auto).expect_err("ambiguous");
+        let error = choose_from(known, &InterfaceChoice::Auto, Family::V4).expect_err("ambiguous");
         let text = error.to_string();
         assert!(text.contains("eth0 (10.0.0.1), eth1 (10.0.1.1)"), "{text}");
         assert!(!text.contains("lo ("), "{text}");
+    }
+
+    #[test]
+    fn what_was_chosen_stays_chosen_unless_the_family_is_another() {
+        let first = card("eth0", [10, 0, 0, 1]);
+        let six = Interface {
+            address: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).into(),
+            ..first.clone()
+        };
+        let choice = InterfaceChoice::Chosen(first.clone());
+        let chosen = choose_from(Vec::new(), &choice, Family::V4).expect("chosen before");
+        assert_eq!(chosen, first);
+        let chosen = choose_from(vec![six.clone()], &choice, Family::V6).expect("its name");
+        assert_eq!(chosen, six);
     }
 
     #[test]
@@ -257,7 +348,7 @@ mod tests {
         for (wanted, name) in [("eth1", "eth1"), ("10.0.0.1", "eth0"), ("lo", "lo")] {
             let choice: InterfaceChoice = wanted.parse().expect("infallible");
             assert_eq!(
-                choose_from(known.clone(), &choice)
+                choose_from(known.clone(), &choice, Family::V4)
                     .expect("it is there")
                     .name(),
                 name
@@ -267,8 +358,12 @@ mod tests {
 
     #[test]
     fn an_absent_interface_names_those_there_are() {
-        let error = choose_from(vec![loopback()], &InterfaceChoice::Named("eth7".to_owned()))
-            .expect_err("absent");
+        let error = choose_from(
+            vec![loopback()],
+            &InterfaceChoice::Named("eth7".to_owned()),
+            Family::V4,
+        )
+        .expect_err("absent");
         assert_eq!(
             error.to_string(),
             "no interface eth7 that is up with an IPv4 address; there is: lo (127.0.0.1)"

@@ -8,6 +8,7 @@ mod bits;
 mod block;
 mod clock;
 mod driver;
+mod family;
 mod fec;
 mod guard;
 mod igmp;
@@ -31,6 +32,7 @@ pub use driver::{
     SendReport, random_session, receive, receive_beside, send,
 };
 pub use driver::{Examination, HeardSession, ask_who_listens, examine, probe};
+pub use family::Family;
 pub use fec::{FIRST_REPAIR, Fec, FecError, MAX_REPAIR, MAX_SOURCE, ReedSolomon};
 #[cfg(feature = "sabotage")]
 pub use guard::Sabotage;

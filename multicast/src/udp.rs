@@ -9,7 +9,7 @@
 use std::{
     io,
     mem::{self, MaybeUninit},
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd},
     ptr,
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
@@ -18,10 +18,14 @@ use std::{
 
 use nix::{
     poll::{PollFd, PollFlags, ppoll},
-    sys::socket::{setsockopt, sockopt},
     sys::time::TimeSpec,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
+
+mod name;
+mod open;
+
+use name::Name;
 
 /// Datagrams that leave in one call at most: as many of an Ethernet frame's size as one IP packet can count, a burst of
 /// an eighth of a small switch's buffer. The pace makes them fewer.
@@ -32,16 +36,6 @@ const INBOX_SLOTS: usize = 64;
 const SLOT_BYTES: usize = 65_536;
 /// Slots start a little apart from a power of two, or all of them would share the same few cache sets.
 const SLOT_STRIDE: usize = SLOT_BYTES + 2_048;
-/// What we ask for to bridge the time in which nobody reads. The kernel counts its own overhead too, so about
-/// half of it is data: some 100 ms at 1 Gbit/s.
-const RECEIVE_BUFFER_BYTES: usize = 24 << 20;
-/// What an unprivileged process usually gets at most without a word.
-const RECEIVE_BUFFER_MODEST: usize = 4 << 20;
-/// A sender's queue in the kernel, which takes twice as much: a call waits when it is full. Smaller than the queue of any
-/// interface, or what is sent back to back is dropped before it has left the machine.
-const SEND_BUFFER_BYTES: usize = 192 << 10;
-/// The longest a send may wait for room in the queue before the caller looks around again.
-const SEND_PATIENCE: Duration = Duration::from_secs(1);
 /// Room for two control messages: segment size and drop count.
 const CONTROL_BYTES: usize = 64;
 
@@ -49,6 +43,8 @@ const CONTROL_BYTES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     socket: UdpSocket,
+    /// The interface's number, for addresses of one link (IPv6); 0: there are none.
+    scope: u32,
     segmentation: AtomicBool,
     overflow: AtomicU32,
 }
@@ -64,71 +60,13 @@ pub(crate) struct Inbox {
 struct Control([u8; CONTROL_BYTES]);
 
 impl Endpoint {
-    /// A socket that sends to a group out of the interface with `address`, and hears what is sent to it alone.
-    pub(crate) fn sender(address: Ipv4Addr, ttl: u32, loopback: bool) -> io::Result<Endpoint> {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
-        socket.set_multicast_if_v4(&address)?;
-        socket.set_multicast_ttl_v4(ttl)?;
-        socket.set_multicast_loop_v4(loopback)?;
-        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
-        socket.set_write_timeout(Some(SEND_PATIENCE))?;
-        socket.bind(&SocketAddrV4::new(address, 0).into())?;
-        Endpoint::from_socket(socket, false)
-    }
-
-    /// A socket that hears `group` on the interface with `address` only; what it sends goes by the routing table.
-    /// With `merging` the kernel may hand over several datagrams as one message.
-    pub(crate) fn receiver(
-        address: Ipv4Addr,
-        group: SocketAddrV4,
-        merging: bool,
-    ) -> io::Result<Endpoint> {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
-        // Several receivers on one machine hear the same group.
-        socket.set_reuse_address(true)?;
-        socket.bind(&group.into())?;
-        // Without this a socket hears the groups that anybody on the machine joined, on any interface.
-        socket.set_multicast_all_v4(false)?;
-        socket.join_multicast_v4(group.ip(), &address)?;
-        socket.set_multicast_if_v4(&address)?;
-        socket.set_write_timeout(Some(SEND_PATIENCE))?;
-        Endpoint::from_socket(socket, merging)
-    }
-
-    fn from_socket(socket: Socket, merging: bool) -> io::Result<Endpoint> {
-        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).is_err() {
-            socket.set_recv_buffer_size(RECEIVE_BUFFER_MODEST)?;
+    /// Where this socket is bound, without its scope: the number of an interface means nothing to others.
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
+        let mut address = self.socket.local_addr()?;
+        if let SocketAddr::V6(address) = &mut address {
+            address.set_scope_id(0);
         }
-        // Both are improvements only: an old kernel goes without.
-        let merging = merging && setsockopt(&socket, sockopt::UdpGroSegment, &true).is_ok();
-        let counting = setsockopt(&socket, sockopt::RxqOvfl, &1).is_ok();
-        log::debug!(
-            "socket receive_buffer={} merging={merging} counting={counting}",
-            socket.recv_buffer_size()?
-        );
-        Ok(Endpoint {
-            socket: socket.into(),
-            segmentation: AtomicBool::new(true),
-            overflow: AtomicU32::new(0),
-        })
-    }
-
-    /// Where this socket is bound.
-    pub(crate) fn local_address(&self) -> io::Result<SocketAddrV4> {
-        match self.socket.local_addr()? {
-            std::net::SocketAddr::V4(address) => Ok(address),
-            std::net::SocketAddr::V6(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
-        }
-    }
-
-    /// Bytes of an IP packet that the path to `group` carries whole.
-    pub(crate) fn mtu_towards(address: Ipv4Addr, group: SocketAddrV4) -> io::Result<u32> {
-        let probe = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
-        probe.set_multicast_if_v4(&address)?;
-        probe.bind(&SocketAddrV4::new(address, 0).into())?;
-        probe.connect(&group.into())?;
-        let mtu = nix::sys::socket::getsockopt(&probe, sockopt::IpMtu)?;
-        u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
+        Ok(address)
     }
 
     /// Datagrams the kernel threw away because the receive queue was full, since the socket was made; wraps.
@@ -139,9 +77,10 @@ impl Endpoint {
     /// Sends `bytes` as datagrams of `segment` bytes each (the last may be shorter), at most [`BATCH_SEGMENTS`].
     ///
     /// # Errors
-    /// What the kernel says; `WouldBlock` after [`SEND_PATIENCE`] with a full queue.
-    pub(crate) fn send(&self, to: SocketAddrV4, bytes: &[u8], segment: usize) -> io::Result<()> {
+    /// What the kernel says; `WouldBlock` after a second with a full queue.
+    pub(crate) fn send(&self, to: SocketAddr, bytes: &[u8], segment: usize) -> io::Result<()> {
         debug_assert!(segment > 0 && bytes.len().div_ceil(segment) <= BATCH_SEGMENTS);
+        let to = self.on_link(to);
         if bytes.len() <= segment {
             return self.socket.send_to(bytes, to).map(drop);
         }
@@ -157,15 +96,27 @@ impl Endpoint {
         self.send_each(to, bytes, segment)
     }
 
-    fn send_segmented(&self, to: SocketAddrV4, bytes: &[u8], segment: usize) -> io::Result<()> {
+    /// An address of one link means the link of this socket.
+    fn on_link(&self, to: SocketAddr) -> SocketAddr {
+        match to {
+            SocketAddr::V6(mut to) if to.scope_id() == 0 => {
+                let is_scoped = to.ip().is_unicast_link_local() || to.ip().is_multicast();
+                to.set_scope_id(if is_scoped { self.scope } else { 0 });
+                SocketAddr::V6(to)
+            }
+            to => to,
+        }
+    }
+
+    fn send_segmented(&self, to: SocketAddr, bytes: &[u8], segment: usize) -> io::Result<()> {
         let segment =
             u16::try_from(segment).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let mut name = socket_address(to);
+        let (mut name, name_bytes) = Name::of(to);
         let mut part = part_of(bytes);
         let mut control = Control([0; CONTROL_BYTES]);
         let mut header = empty_header();
-        header.msg_name = ptr::from_mut(&mut name).cast();
-        header.msg_namelen = address_length();
+        header.msg_name = name.as_mut_ptr();
+        header.msg_namelen = name_bytes;
         header.msg_iov = &raw mut part;
         header.msg_iovlen = 1;
         header.msg_control = control.0.as_mut_ptr().cast();
@@ -194,8 +145,8 @@ impl Endpoint {
         }
     }
 
-    fn send_each(&self, to: SocketAddrV4, bytes: &[u8], segment: usize) -> io::Result<()> {
-        let mut name = socket_address(to);
+    fn send_each(&self, to: SocketAddr, bytes: &[u8], segment: usize) -> io::Result<()> {
+        let (mut name, name_bytes) = Name::of(to);
         let mut parts = [const {
             libc::iovec {
                 iov_base: ptr::null_mut(),
@@ -212,8 +163,8 @@ impl Endpoint {
             .zip(parts.iter_mut().zip(headers.iter_mut()))
         {
             *part = part_of(datagram);
-            header.msg_hdr.msg_name = ptr::from_mut(&mut name).cast();
-            header.msg_hdr.msg_namelen = address_length();
+            header.msg_hdr.msg_name = name.as_mut_ptr();
+            header.msg_hdr.msg_namelen = name_bytes;
             header.msg_hdr.msg_iov = ptr::from_mut(part);
             header.msg_hdr.msg_iovlen = 1;
             count += 1;
@@ -276,9 +227,9 @@ impl Endpoint {
     pub(crate) fn receive(
         &self,
         inbox: &mut Inbox,
-        mut each: impl FnMut(SocketAddrV4, &[u8]),
+        mut each: impl FnMut(SocketAddr, &[u8]),
     ) -> io::Result<usize> {
-        let mut names = [socket_address(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)); INBOX_SLOTS];
+        let mut names = [Name::EMPTY; INBOX_SLOTS];
         let mut controls = [Control([0; CONTROL_BYTES]); INBOX_SLOTS];
         let mut parts = [const {
             libc::iovec {
@@ -296,8 +247,8 @@ impl Endpoint {
                 iov_base: bytes.as_mut_ptr().cast(),
                 iov_len: SLOT_BYTES,
             };
-            header.msg_hdr.msg_name = ptr::from_mut(&mut names[slot]).cast();
-            header.msg_hdr.msg_namelen = address_length();
+            header.msg_hdr.msg_name = names[slot].as_mut_ptr();
+            header.msg_hdr.msg_namelen = Name::room();
             header.msg_hdr.msg_iov = ptr::from_mut(&mut parts[slot]);
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = controls[slot].0.as_mut_ptr().cast();
@@ -330,7 +281,7 @@ impl Endpoint {
             let length = (header.msg_len as usize).min(SLOT_BYTES);
             let bytes = &inbox.bytes[slot * SLOT_STRIDE..][..length];
             let segment = self.read_control(&header.msg_hdr).unwrap_or(length).max(1);
-            let from = address_of(&names[slot]);
+            let from = names[slot].address();
             for datagram in bytes.chunks(segment) {
                 each(from, datagram);
                 datagrams += 1;
@@ -398,26 +349,24 @@ fn part_of(bytes: &[u8]) -> libc::iovec {
     }
 }
 
-fn socket_address(address: SocketAddrV4) -> libc::sockaddr_in {
-    libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: address.port().to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: u32::from_ne_bytes(address.ip().octets()),
-        },
-        sin_zero: [0; 8],
+/// The MTU of the path a connected IPv6 socket has; nix knows that of IPv4 only.
+fn ipv6_mtu(socket: &Socket) -> io::Result<libc::c_int> {
+    let mut mtu: libc::c_int = 0;
+    let mut length = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, those of one integer that outlives the call.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU,
+            ptr::from_mut(&mut mtu).cast(),
+            &raw mut length,
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
     }
-}
-
-fn address_of(name: &libc::sockaddr_in) -> SocketAddrV4 {
-    SocketAddrV4::new(
-        Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes()),
-        u16::from_be(name.sin_port),
-    )
-}
-
-fn address_length() -> libc::socklen_t {
-    mem::size_of::<libc::sockaddr_in>() as libc::socklen_t
+    Ok(mtu)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What a machine is told to do.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ pub struct PartialFlashOrder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionTicket {
     /// Multicast group and port.
-    pub group: SocketAddrV4,
+    pub group: SocketAddr,
     /// The session's number; another number in this group is another session.
     pub session: u32,
     /// Ed25519 public key that signs the session's announces.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use netflash_multicast::{Interface, InterfaceChoice, QuerierConfig, ask_who_listens};
+use netflash_multicast::{Family, Interface, InterfaceChoice, QuerierConfig, ask_who_listens};
 use nix::sched::{CloneFlags, setns};
 use tests::{
     lab::{inside, sh, wait_until},
@@ -65,7 +65,8 @@ impl Router {
             let file = File::open(&path).with_context(|| format!("opening {path}"))?;
             // Only this thread moves.
             setns(file, CloneFlags::CLONE_NEWNET).context("entering the router's namespace")?;
-            let interface = Interface::choose(&InterfaceChoice::Named("eth0".to_owned()))?;
+            let interface =
+                Interface::choose(&InterfaceChoice::Named("eth0".to_owned()), Family::V4)?;
             let config = QuerierConfig {
                 version: 3,
                 interval: Duration::from_secs(1),

@@ -85,12 +85,14 @@ impl LossTable {
         rules.push_str("chain forward {\ntype filter hook forward priority 0; policy accept;\n");
         let lost = (self.percent / 100.0 * f64::from(DRAWN_FROM)).round();
         for port in &self.ports {
-            let traffic = format!("oifname \"{port}\" ip daddr 224.0.0.0/4 ip protocol udp");
-            rules.push_str(&format!("{traffic} counter name came_{port}\n"));
-            if lost > 0.0 {
-                rules.push_str(&format!(
-                    "{traffic} numgen random mod {DRAWN_FROM} < {lost} counter name dropped_{port} drop\n"
-                ));
+            for group in ["ip daddr 224.0.0.0/4", "ip6 daddr ff00::/8"] {
+                let traffic = format!("oifname \"{port}\" {group} meta l4proto udp");
+                rules.push_str(&format!("{traffic} counter name came_{port}\n"));
+                if lost > 0.0 {
+                    rules.push_str(&format!(
+                        "{traffic} numgen random mod {DRAWN_FROM} < {lost} counter name dropped_{port} drop\n"
+                    ));
+                }
             }
         }
         rules.push_str("}\n}\n");
@@ -131,6 +133,6 @@ mod tests {
             ports: vec!["t1".into(), "t2".into()],
             percent: 2.0,
         };
-        assert_eq!(table.rules().matches("mod 10000 < 200").count(), 2);
+        assert_eq!(table.rules().matches("mod 10000 < 200").count(), 2 * 2);
     }
 }

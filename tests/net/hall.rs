@@ -59,6 +59,29 @@ impl Hall {
         Ok(Hall { receivers, loss })
     }
 
+    /// The same network for IPv6 alone: no machine has an address of the other kind. Addresses are there at once, none
+    /// is tried first.
+    pub fn build_ipv6(receivers: usize, loss_percent: f64) -> Result<Hall> {
+        let hall = Hall::build(receivers, loss_percent)?;
+        let names = std::iter::once(SENDER.to_owned()).chain(hall.receivers());
+        for (number, name) in names.enumerate() {
+            let inside = |command: &str| sh(&format!("ip netns exec {name} {command}"));
+            inside("ip -4 addr flush dev eth0")?;
+            inside("sysctl -qw net.ipv6.conf.eth0.accept_dad=0")?;
+            inside("sysctl -qw net.ipv6.conf.eth0.router_solicitations=0")?;
+            inside("sysctl -qw net.ipv6.conf.all.disable_ipv6=0")?;
+            inside("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0")?;
+            let address = ipv6_address(number);
+            inside(&format!("ip addr add {address}/64 dev eth0 nodad"))?;
+        }
+        Ok(hall)
+    }
+
+    /// IPv6 address of the receiver with this number, from 1; the sender has number 0.
+    pub fn ipv6_address(&self, number: usize) -> String {
+        ipv6_address(number)
+    }
+
     /// Namespace of the sender.
     pub fn sender(&self) -> &'static str {
         SENDER
@@ -166,6 +189,10 @@ fn receiver(number: usize) -> String {
 
 fn address(number: usize) -> String {
     format!("10.78.0.{}", RECEIVERS_FROM + number)
+}
+
+fn ipv6_address(number: usize) -> String {
+    format!("fd78::{:x}", number + 1)
 }
 
 fn port(namespace: &str) -> String {

@@ -54,15 +54,12 @@ pub(super) fn sender_with(
     blocks: &[u32],
     seal: Option<SenderSeal>,
 ) -> Sender<ReedSolomon> {
-    let SocketAddr::V4(reply_to) = addresses().0 else {
-        panic!("these rooms are of IPv4");
-    };
     let config = SenderConfig {
         session,
         object_id: object(PREAMBLE),
         signing_key: key(seed),
         seal,
-        reply_to: Some(reply_to),
+        reply_to: Some(addresses().0),
         symbol_bytes: SYMBOL,
         rate: Rate::Fixed(100_000_000),
         start: StartRule {

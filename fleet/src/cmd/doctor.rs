@@ -4,7 +4,7 @@ use std::{net::SocketAddrV4, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
-use netflash_multicast::{Interface, InterfaceChoice, examine, probe};
+use netflash_multicast::{Family, Interface, InterfaceChoice, examine, probe};
 use serde_json::json;
 
 use super::show;
@@ -12,7 +12,7 @@ use crate::{
     Exit,
     doctor::{Finding, Level, LinkFacts, findings},
     interrupt::stop_on_signal,
-    units::{DEFAULT_GROUP, parse_duration, parse_group},
+    units::{DEFAULT_GROUP, parse_duration, parse_ipv4_group},
 };
 
 /// Find out whether multicast passes, from whom, and what to do if it does not
@@ -27,7 +27,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long, value_name = "IF", default_value = "auto")]
     iface: String,
     /// Multicast group and port of the session
-    #[arg(long, value_name = "ADDR[:PORT]", default_value_t = DEFAULT_GROUP, value_parser = parse_group)]
+    #[arg(long, value_name = "ADDR[:PORT]", default_value_t = DEFAULT_GROUP, value_parser = parse_ipv4_group)]
     group: SocketAddrV4,
     /// How long to listen, or to send
     #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
@@ -42,7 +42,7 @@ pub(crate) struct DoctorArgs {
 
 /// Listens and says what it found, or sends probes. Something bad found is exit code 1.
 pub(crate) fn run(args: &DoctorArgs, json: bool) -> anyhow::Result<Exit> {
-    let interface = Interface::choose(&args.iface.parse::<InterfaceChoice>()?)?;
+    let interface = Interface::choose(&args.iface.parse::<InterfaceChoice>()?, Family::V4)?;
     let stop = stop_on_signal()?;
     let (group, span) = (args.group, args.span);
     if args.send {

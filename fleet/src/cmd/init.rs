@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use netflash_multicast::{Interface, InterfaceChoice};
+use netflash_multicast::{Family, Interface, InterfaceChoice};
 use nix::ifaddrs::getifaddrs;
 use serde_json::json;
 
@@ -125,8 +125,9 @@ pub(crate) fn run(args: &InitArgs, dir: &Path, json: bool) -> anyhow::Result<Exi
 impl Network {
     fn choose(iface: &str) -> anyhow::Result<Network> {
         let Ok(choice) = iface.parse::<InterfaceChoice>();
-        let interface = Interface::choose(&choice)?;
-        let (name, address) = (interface.name().to_owned(), interface.address());
+        let interface = Interface::choose(&choice, Family::V4)?;
+        let name = interface.name().to_owned();
+        let address = interface.ipv4().context("no IPv4 address")?;
         let mut entries = getifaddrs().context("listing interfaces")?;
         let netmask = entries.find_map(|entry| {
             let ours = entry.address?.as_sockaddr_in()?.ip() == address;

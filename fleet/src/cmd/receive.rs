@@ -1,7 +1,7 @@
 //! `netflash receive`: an image from a session onto a disk.
 
 use std::{
-    net::SocketAddrV4,
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -49,8 +49,8 @@ pub(crate) struct ReceiveArgs {
     #[arg(long, value_name = "IF", default_value = "auto")]
     iface: String,
     /// Multicast group and port
-    #[arg(long, value_name = "ADDR[:PORT]", default_value_t = DEFAULT_GROUP, value_parser = parse_group)]
-    group: SocketAddrV4,
+    #[arg(long, value_name = "ADDR[:PORT]", default_value_t = DEFAULT_GROUP.into(), value_parser = parse_group)]
+    group: SocketAddr,
     /// Take only this image, by its whole id
     #[arg(long, value_name = "ID")]
     image_id: Option<ImageId>,
@@ -69,12 +69,12 @@ pub(crate) struct ReceiveArgs {
     /// Where `netflash send --http` answers: what multicast does not bring is
     /// fetched there
     #[arg(long, value_name = "IP:PORT", conflicts_with = "key_file")]
-    http: Option<SocketAddrV4>,
+    http: Option<SocketAddr>,
     /// Go to --http when multicast has failed for this long
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     patience: Duration,
     /// Tell the switch again so often that this machine listens, for switches
-    /// that snoop without a querier; 0: never. Needs root
+    /// that snoop without a querier; 0: never. Needs root, and IPv4
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     igmp: Duration,
     #[command(flatten)]

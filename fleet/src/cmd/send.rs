@@ -6,7 +6,7 @@ mod view;
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddrV4,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -19,8 +19,8 @@ use anyhow::Context;
 use clap::Args;
 use netflash_imager::Image;
 use netflash_multicast::{
-    Audience, Interface, InterfaceChoice, MAX_NAME_BYTES, Rate, SendConfig, SendError, SigningKey,
-    random_session, send,
+    Audience, Family, Interface, InterfaceChoice, MAX_NAME_BYTES, Rate, SendConfig, SendError,
+    SigningKey, random_session, send,
 };
 
 use crate::{
@@ -47,6 +47,7 @@ Examples:
   netflash send debian.img.zst --machines lab1,lab2 --wait 5m
   ssh lab1 cat /dev/sda | netflash send - --spool /var/tmp
   netflash send debian.img.zst --http 10.0.0.1:9079
+  netflash send debian.img.zst --group ff15::1 --iface eth0     over IPv6
   netflash send a.img.zst b.img.zst --rate 400M --json")]
 pub(crate) struct SendArgs {
     /// Images made by `netflash image create`, sent one after the other; `-` is
@@ -75,9 +76,10 @@ pub(crate) struct SendArgs {
     /// do not keep up; `auto` is what the room takes
     #[arg(long, value_name = "RATE", default_value = "auto")]
     rate: String,
-    /// Multicast group and port
-    #[arg(long, value_name = "ADDR[:PORT]", default_value_t = DEFAULT_GROUP, value_parser = parse_group)]
-    group: SocketAddrV4,
+    /// Multicast group and port; one of IPv6, such as ff15::1, makes it a session
+    /// by IPv6
+    #[arg(long, value_name = "ADDR[:PORT]", default_value_t = DEFAULT_GROUP.into(), value_parser = parse_group)]
+    group: SocketAddr,
     /// Routers that may be passed, plus one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
     ttl: u32,
@@ -86,7 +88,7 @@ pub(crate) struct SendArgs {
     key_file: Option<PathBuf>,
     /// Answer over HTTP here too, for machines that multicast does not reach
     #[arg(long, value_name = "IP:PORT", conflicts_with = "key_file")]
-    http: Option<SocketAddrV4>,
+    http: Option<SocketAddr>,
     /// Bits per second of all that is answered over HTTP
     #[arg(long, value_name = "RATE", default_value = "100M", value_parser = parse_rate)]
     http_rate: u64,
@@ -101,7 +103,8 @@ pub(crate) fn run(args: &SendArgs, json: bool) -> anyhow::Result<Exit> {
     if standard_input.count() > 1 {
         return Err(usage("standard input can be sent once"));
     }
-    let interface = Interface::choose(&args.iface.parse::<InterfaceChoice>()?)?;
+    let choice = args.iface.parse::<InterfaceChoice>()?;
+    let interface = Interface::choose(&choice, Family::of(&args.group))?;
     let rate =
         rate_on(&args.rate, &interface).map_err(|error| usage(&format!("--rate: {error}")))?;
     let stop = stop_on_signal()?;
@@ -145,7 +148,7 @@ fn send_one(
     let source = ImageSource::new(image).context("planning the session")?;
     let named: BTreeSet<String> = args.machines.iter().cloned().collect();
     let config = SendConfig {
-        interface: InterfaceChoice::Named(interface.address().to_string()),
+        interface: InterfaceChoice::Chosen(interface.clone()),
         group: args.group,
         ttl: args.ttl,
         loopback: true,
@@ -180,7 +183,7 @@ fn send_one(
     Ok(Exit::Done)
 }
 
-fn open_hatch(address: SocketAddrV4, rate_bits: u64, image: Arc<Image>) -> anyhow::Result<Hatch> {
+fn open_hatch(address: SocketAddr, rate_bits: u64, image: Arc<Image>) -> anyhow::Result<Hatch> {
     let desk = Desk::open(HTTP_PLACES, rate_bits).context("the hatch has no place")?;
     Hatch::open(address, desk, image)
 }

@@ -1,6 +1,6 @@
 //! The desk: one queue for everybody who fetches from this process, and what a session shows there.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -144,13 +144,13 @@ pub(crate) struct Board(Arc<Mutex<Pinned>>);
 
 #[derive(Debug, Default)]
 struct Pinned {
-    sender: Option<SocketAddrV4>,
+    sender: Option<SocketAddr>,
     announce: Option<Vec<u8>>,
 }
 
 impl Board {
     /// A session opened its socket; what an earlier one pinned is void.
-    pub(crate) fn open(&self, sender: SocketAddrV4) {
+    pub(crate) fn open(&self, sender: SocketAddr) {
         *self.pinned() = Pinned {
             sender: Some(sender),
             announce: None,
@@ -163,7 +163,7 @@ impl Board {
     }
 
     /// The last announce and its sender, once there is one.
-    pub(crate) fn last(&self) -> Option<(SocketAddrV4, Vec<u8>)> {
+    pub(crate) fn last(&self) -> Option<(SocketAddr, Vec<u8>)> {
         let pinned = self.pinned();
         pinned.sender.zip(pinned.announce.clone())
     }
@@ -218,7 +218,7 @@ mod tests {
     fn a_new_session_takes_down_what_the_old_one_pinned() {
         let board = Board::default();
         assert_eq!(board.last(), None);
-        let sender = SocketAddrV4::new([10, 0, 0, 1].into(), 5000);
+        let sender = SocketAddr::from(([10, 0, 0, 1], 5000));
         board.open(sender);
         board.pin(vec![1]);
         assert_eq!(board.last(), Some((sender, vec![1])));

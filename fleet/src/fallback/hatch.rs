@@ -1,6 +1,6 @@
 //! The hatch of a direct session: plain HTTP beside `netflash send`, as long as somebody fetches.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -45,7 +45,7 @@ impl Hatch {
     /// # Errors
     /// When the address is taken.
     pub(crate) fn open(
-        address: SocketAddrV4,
+        address: SocketAddr,
         desk: Arc<Desk>,
         image: Arc<Image>,
     ) -> anyhow::Result<Hatch> {
@@ -144,6 +144,10 @@ async fn image_range(
 fn machine(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(address) => u64::from(u32::from(address)),
-        IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
+        // The machines of a room have the upper half in common.
+        IpAddr::V6(address) => {
+            let bits = u128::from(address);
+            (bits >> 64) as u64 ^ bits as u64
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use netflash_multicast::{Interface, InterfaceChoice, ask_who_listens};
+use netflash_multicast::{Family, Interface, InterfaceChoice, ask_who_listens};
 
 use crate::config::MulticastConfig;
 
@@ -31,7 +31,7 @@ impl Querier {
             .spawn(move || {
                 while !stopped.load(Ordering::Relaxed) {
                     let observer = |asks: bool| log::info!("querier asks={asks}");
-                    let outcome = match Interface::choose(&choice) {
+                    let outcome = match Interface::choose(&choice, Family::V4) {
                         Ok(interface) => ask_who_listens(&interface, asking, observer, &stopped)
                             .map_err(|error| error.to_string()),
                         Err(error) => Err(error.to_string()),

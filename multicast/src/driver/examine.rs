@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -70,7 +70,7 @@ pub fn examine(
     span: Duration,
     stop: &AtomicBool,
 ) -> io::Result<Examination> {
-    let endpoint = Endpoint::receiver(interface.address(), group, true)?;
+    let endpoint = Endpoint::receiver(interface, group.into(), true)?;
     let igmp = IgmpSocket::open(interface);
     let mut found = Examination {
         deaf: igmp.as_ref().err().map(io::Error::to_string),
@@ -79,7 +79,11 @@ pub fn examine(
     let mut next = BTreeMap::new();
     let (mut inbox, ticks) = (Inbox::new(), Ticks::start());
     while ticks.elapsed() < span && !stop.load(Ordering::Relaxed) {
-        while endpoint.receive(&mut inbox, |from, bytes| found.hear(from, bytes, &mut next))? > 0 {}
+        let mut hear = |from, bytes: &[u8]| match from {
+            SocketAddr::V4(from) => found.hear(from, bytes, &mut next),
+            SocketAddr::V6(_) => {}
+        };
+        while endpoint.receive(&mut inbox, &mut hear)? > 0 {}
         match &igmp {
             // Waits as long as LOOK or longer, so this loop is no busy one.
             Ok(socket) => found.hear_igmp(socket)?,
@@ -167,8 +171,8 @@ pub fn probe(
     span: Duration,
     stop: &AtomicBool,
 ) -> io::Result<(u64, usize)> {
-    let endpoint = Endpoint::sender(interface.address(), ttl, true)?;
-    let mtu = Endpoint::mtu_towards(interface.address(), group)? as usize;
+    let endpoint = Endpoint::sender(interface, ttl, true)?;
+    let mtu = Endpoint::mtu_towards(interface, group.into())? as usize;
     let whole = mtu.saturating_sub(HEADERS).max(PROBE.len());
     let sizes = [PROBE.len(), 512.min(whole), 1400.min(whole), whole];
     let mut datagram = vec![0; whole];
@@ -176,7 +180,7 @@ pub fn probe(
     let (ticks, mut sent) = (Ticks::start(), 0);
     while ticks.elapsed() < span && !stop.load(Ordering::Relaxed) {
         let size = sizes[sent as usize % sizes.len()];
-        endpoint.send(group, &datagram[..size], size)?;
+        endpoint.send(group.into(), &datagram[..size], size)?;
         sent += 1;
         thread::sleep(LOOK * 2);
     }

@@ -35,18 +35,16 @@ pub(crate) struct IgmpSocket {
 impl IgmpSocket {
     /// Opens it.
     pub(crate) fn open(interface: &Interface) -> io::Result<IgmpSocket> {
+        let address = interface.ipv4().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let protocol = Protocol::from(i32::from(PROTOCOL));
         let socket = Socket::new(Domain::IPV4, Type::RAW.cloexec(), Some(protocol))?;
         // The Router Alert option comes with a header of our own.
         socket.set_header_included_v4(true)?;
         socket.bind_device(Some(interface.name().as_bytes()))?;
-        socket.set_multicast_if_v4(&interface.address())?;
+        socket.set_multicast_if_v4(&address)?;
         socket.set_multicast_loop_v4(false)?;
         socket.set_read_timeout(Some(LOOK))?;
-        Ok(IgmpSocket {
-            socket,
-            address: interface.address(),
-        })
+        Ok(IgmpSocket { socket, address })
     }
 
     /// Sends a message where it belongs.
@@ -143,7 +141,7 @@ pub fn ask_who_listens(
 ) -> io::Result<()> {
     let socket = IgmpSocket::open(interface)?;
     let ticks = Ticks::start();
-    let mut querier = Querier::new(ticks.now(), interface.address(), config);
+    let mut querier = Querier::new(ticks.now(), socket.address, config);
     let mut was_asking = false;
     while !stop.load(Ordering::Relaxed) {
         if let Some((from, Igmp::Query { group, .. })) = socket.receive()?

@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-pub(crate) use crate::wire::OUTER_BYTES as HEADER_BYTES;
-
 /// Lost time that may be made up for by sending back to back. A sleep ends late by tens of microseconds, on a
 /// busy machine by a time slice or two of others; what is beyond this is gone.
 const CATCH_UP: Duration = Duration::from_millis(20);
@@ -59,9 +57,9 @@ impl Pacer {
         self.paid_until.saturating_sub(now)
     }
 
-    /// Notes `datagrams` carrying `payload_bytes` together that left at `now`.
-    pub(crate) fn spend(&mut self, now: Duration, datagrams: u64, payload_bytes: u64) {
-        let cost = self.time_of(payload_bytes + datagrams * HEADER_BYTES);
+    /// Notes that `wire_bytes` left at `now`, headers included.
+    pub(crate) fn spend(&mut self, now: Duration, wire_bytes: u64) {
+        let cost = self.time_of(wire_bytes);
         let start = self.paid_until.max(now.saturating_sub(self.catch_up));
         self.paid_until = start.saturating_add(cost);
     }
@@ -77,10 +75,13 @@ impl Pacer {
 mod tests {
     use super::*;
 
+    /// Sixteen usual datagrams on the wire.
+    const BATCH: u64 = 16 * 1514;
+
     /// Sends until nothing is left to be made up for.
     fn use_up(pacer: &mut Pacer, now: Duration) {
         while pacer.wait(now).is_zero() {
-            pacer.spend(now, 16, 16 * 1472);
+            pacer.spend(now, BATCH);
         }
     }
 
@@ -93,8 +94,8 @@ mod tests {
         while now < end {
             let wait = pacer.wait(now);
             if wait.is_zero() {
-                pacer.spend(now, 16, 16 * 1472);
-                sent += 16 * (1472 + HEADER_BYTES);
+                pacer.spend(now, BATCH);
+                sent += BATCH;
             } else {
                 now += wait + late;
             }
@@ -117,11 +118,11 @@ mod tests {
     #[test]
     fn a_long_pause_is_not_made_up_for() {
         let mut pacer = Pacer::new(100_000_000);
-        pacer.spend(Duration::from_secs(1), 16, 16 * 1472);
+        pacer.spend(Duration::from_secs(1), BATCH);
         let now = Duration::from_secs(9);
         let mut burst = 0;
         while pacer.wait(now).is_zero() {
-            pacer.spend(now, 16, 16 * 1472);
+            pacer.spend(now, BATCH);
             burst += 1;
         }
         // Twenty milliseconds at 100 Mbit/s are ten batches, and the next may always leave.
@@ -135,8 +136,8 @@ mod tests {
             let now = Duration::from_secs(9);
             let mut burst = 0;
             while pacer.wait(now).is_zero() {
-                pacer.spend(now, 16, 16 * 1472);
-                burst += 16 * (1472 + HEADER_BYTES);
+                pacer.spend(now, BATCH);
+                burst += BATCH;
             }
             assert!(burst < 512 << 10, "{burst} bytes at {gigabits} Gbit/s");
         }
@@ -149,8 +150,8 @@ mod tests {
         use_up(&mut pacer, now);
         pacer.set_rate(1_000_000_000);
         let before = pacer.paid_until;
-        pacer.spend(now, 16, 16 * 1472);
-        let bits = 16 * (1472 + HEADER_BYTES) * 8;
+        pacer.spend(now, BATCH);
+        let bits = BATCH * 8;
         assert_eq!(pacer.paid_until - before, Duration::from_nanos(bits));
     }
 }

@@ -1,6 +1,6 @@
 //! The receiving run loop: from datagrams on a wire to blocks in a sink.
 
-use std::{io, net::SocketAddrV4, sync::atomic::AtomicBool, thread, time::Duration};
+use std::{io, net::SocketAddr, sync::atomic::AtomicBool, thread, time::Duration};
 
 use thiserror::Error;
 
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     block::{BlockSink, ObjectId},
+    family::Family,
     fec::ReedSolomon,
     interface::{Interface, InterfaceChoice, InterfaceError},
     keys::{KeyError, VerifyKey},
@@ -35,7 +36,7 @@ pub struct ReceiveConfig {
     /// The interface it comes in by.
     pub interface: InterfaceChoice,
     /// Multicast group and port.
-    pub group: SocketAddrV4,
+    pub group: SocketAddr,
     /// Name of this machine for people, at most [`MAX_NAME_BYTES`](crate::MAX_NAME_BYTES).
     pub name: String,
     /// Take only this session, or the first that fits.
@@ -52,7 +53,7 @@ pub struct ReceiveConfig {
     pub silence: Duration,
     /// Whether the kernel may hand over several datagrams merged to one (UDP_GRO).
     pub merging: bool,
-    /// How often the switch is told again, unasked, that this machine listens; `None`: never. Needs root.
+    /// How often the switch is told again, unasked, that this machine listens; `None`: never. Needs root, and IPv4.
     pub remind: Option<Duration>,
 }
 
@@ -122,7 +123,7 @@ pub struct ReceiveReport {
     pub took: Duration,
     /// Counters.
     pub stats: ReceiverStats,
-    /// Bytes of everything heard: datagrams with their UDP, IPv4 and Ethernet headers.
+    /// Bytes of everything heard: datagrams with their UDP, IP and Ethernet headers.
     pub wire_bytes: u64,
     /// Datagrams the kernel dropped because nobody read in time.
     pub overflow: u32,
@@ -137,8 +138,8 @@ pub enum ReceiveError {
     #[error(transparent)]
     Interface(#[from] InterfaceError),
     /// The group is not a multicast address.
-    #[error("{0} is no multicast group; choose one of 239.0.0.0/8")]
-    Group(SocketAddrV4),
+    #[error("{0} is no multicast group; choose one of 239.0.0.0/8, or of ff15::/16 for IPv6")]
+    Group(SocketAddr),
     /// The operating system gave no random bytes.
     #[error(transparent)]
     Random(#[from] KeyError),
@@ -148,7 +149,7 @@ pub enum ReceiveError {
         /// The interface chosen.
         interface: Interface,
         /// The group.
-        group: SocketAddrV4,
+        group: SocketAddr,
         /// What the kernel says.
         source: io::Error,
     },
@@ -161,7 +162,7 @@ pub enum ReceiveError {
         /// The interface chosen.
         interface: Interface,
         /// The group.
-        group: SocketAddrV4,
+        group: SocketAddr,
         /// How long it was looked for.
         searched: Duration,
         /// Datagrams that came all the same.
@@ -218,12 +219,12 @@ pub fn receive_beside(
     mut observer: impl FnMut(ReceiveEvent),
     stop: &AtomicBool,
 ) -> Result<ReceiveReport, ReceiveError> {
-    let interface = Interface::choose(&config.interface)?;
     let group = config.group;
     if !group.ip().is_multicast() {
         return Err(ReceiveError::Group(group));
     }
-    let endpoint = Endpoint::receiver(interface.address(), group, config.merging);
+    let interface = Interface::choose(&config.interface, Family::of(&group))?;
+    let endpoint = Endpoint::receiver(&interface, group, config.merging);
     let endpoint = endpoint.map_err(|source| ReceiveError::Open {
         interface: interface.clone(),
         group,
@@ -239,9 +240,13 @@ pub fn receive_beside(
         silence: config.silence,
         chance: Box::new(chance::sequence()?),
     };
-    let reminder = config
-        .remind
-        .map(|every| Reminder::start(&interface, *group.ip(), every));
+    let reminder = match group {
+        SocketAddr::V4(group) => config
+            .remind
+            .map(|every| Reminder::start(&interface, *group.ip(), every)),
+        // The kernel tells of IPv6 groups (MLD) when it joins them and when it is asked.
+        SocketAddr::V6(_) => None,
+    };
     if let Some(Err(error)) = &reminder {
         log::info!("igmp reminder=off reason=\"{error}\"");
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::SocketAddrV4,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -18,6 +18,7 @@ use thiserror::Error;
 use super::ticks::Ticks;
 use crate::{
     block::{BlockId, BlockSource, ObjectId},
+    family::Family,
     fec::ReedSolomon,
     interface::{Interface, InterfaceChoice, InterfaceError},
     keys::{SigningKey, VerifyKey},
@@ -40,6 +41,8 @@ pub use budget::{RateBudget, RateShare};
 
 /// Blocks asked for and not yet sent on; the state machine keeps fewer open.
 const SOURCE_QUEUE: usize = 64;
+/// Hops of what no router passes on.
+const LINK_ONLY: u32 = 1;
 
 /// Whom a session is for: when these are ready, the payload begins to flow.
 #[derive(Clone, Debug)]
@@ -77,7 +80,7 @@ pub struct SendConfig {
     /// The interface it leaves by.
     pub interface: InterfaceChoice,
     /// Multicast group and port.
-    pub group: SocketAddrV4,
+    pub group: SocketAddr,
     /// How many routers the datagrams may pass, plus one.
     pub ttl: u32,
     /// Whether receivers on this machine hear it too.
@@ -112,7 +115,7 @@ pub enum SendEvent {
         /// The interface chosen.
         interface: Interface,
         /// Where reports are taken.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// Payload bytes of a datagram.
         symbol_bytes: u16,
         /// Whether every datagram is sealed.
@@ -193,7 +196,7 @@ pub struct SendReport {
     pub took: Duration,
     /// Counters.
     pub stats: SenderStats,
-    /// Bytes on the wire: datagrams with their UDP, IPv4 and Ethernet headers.
+    /// Bytes on the wire: datagrams with their UDP, IP and Ethernet headers.
     pub wire_bytes: u64,
     /// Every machine ever heard.
     pub receivers: Vec<ReceiverInfo>,
@@ -211,15 +214,15 @@ pub enum SendError {
     #[error(transparent)]
     Interface(#[from] InterfaceError),
     /// The group is not a multicast address.
-    #[error("{0} is no multicast group; choose one of 239.0.0.0/8")]
-    Group(SocketAddrV4),
+    #[error("{0} is no multicast group; choose one of 239.0.0.0/8, or of ff15::/16 for IPv6")]
+    Group(SocketAddr),
     /// The socket could not be made.
     #[error("opening a socket on {interface} for {group}")]
     Open {
         /// The interface chosen.
         interface: Interface,
         /// The group.
-        group: SocketAddrV4,
+        group: SocketAddr,
         /// What the kernel says.
         source: io::Error,
     },
@@ -254,23 +257,28 @@ pub fn send(
     mut observer: impl FnMut(SendEvent),
     stop: &AtomicBool,
 ) -> Result<SendReport, SendError> {
-    let interface = Interface::choose(&config.interface)?;
-    if !config.group.ip().is_multicast() {
-        return Err(SendError::Group(config.group));
-    }
     let group = config.group;
+    if !group.ip().is_multicast() {
+        return Err(SendError::Group(group));
+    }
+    let family = Family::of(&group);
+    let interface = Interface::choose(&config.interface, family)?;
+    let interface = match config.ttl {
+        LINK_ONLY => interface.on_its_link()?,
+        _ => interface,
+    };
     let failed = |source| SendError::Open {
         interface: interface.clone(),
         group,
         source,
     };
-    let endpoint = Endpoint::sender(interface.address(), config.ttl, config.loopback);
+    let endpoint = Endpoint::sender(&interface, config.ttl, config.loopback);
     let endpoint = endpoint.map_err(failed)?;
     let address = endpoint.local_address().map_err(failed)?;
-    let mtu = Endpoint::mtu_towards(interface.address(), group).map_err(failed)?;
+    let mtu = Endpoint::mtu_towards(&interface, group).map_err(failed)?;
     let symbol_bytes = config
         .symbol_bytes
-        .unwrap_or_else(|| symbol_bytes_for_mtu(mtu, config.seal.is_some()));
+        .unwrap_or_else(|| symbol_bytes_for_mtu(mtu, family, config.seal.is_some()));
     observer(SendEvent::Open {
         interface: interface.clone(),
         address,

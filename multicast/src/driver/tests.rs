@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -166,8 +166,8 @@ fn receiving(port: u16) -> ReceiveConfig {
     }
 }
 
-fn group(port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::new(239, 255, 78, 1), port)
+fn group(port: u16) -> SocketAddr {
+    SocketAddr::from(([239, 255, 78, 1], port))
 }
 
 /// Sends `payload` to `shelves`; what sender and receivers say in the end.
@@ -340,7 +340,7 @@ fn a_stop_ends_both_ends() {
 
 #[test]
 fn a_unicast_group_is_refused() {
-    let group = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 9000);
+    let group = SocketAddr::from(([10, 0, 0, 1], 9000));
     let config = ReceiveConfig {
         group,
         ..receiving(0)

@@ -209,7 +209,7 @@ impl Session {
 /// Where reports go: what the sender signs counts, for whoever repeats its announce has another address.
 fn reply_address(from: SocketAddr, announce: &Announce) -> SocketAddr {
     match announce.reply_to {
-        Some(address) if !guard!("reply_address", false) => SocketAddr::V4(address),
+        Some(address) if !guard!("reply_address", false) => address,
         _ => from,
     }
 }

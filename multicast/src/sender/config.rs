@@ -1,11 +1,12 @@
 //! What a sender is told: its session, its pace, when to start and when to stop.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::block::{LayoutError, ObjectId};
+use crate::family::Family;
 use crate::keys::SigningKey;
 use crate::seal::SenderSeal;
 use crate::wire::{DATA_OVERHEAD, SEALED_OVERHEAD};
@@ -32,8 +33,8 @@ pub struct SenderConfig {
     pub signing_key: SigningKey,
     /// Seals every datagram, if it is there.
     pub seal: Option<SenderSeal>,
-    /// Where reports are taken; `None`: where the announces come from.
-    pub reply_to: Option<SocketAddrV4>,
+    /// Where reports are taken; `None`: where the announces come from. Its family is the session's, IPv4 without one.
+    pub reply_to: Option<SocketAddr>,
     /// Payload bytes of a data datagram: even, 512 to 8952. See [`symbol_bytes_for_mtu`].
     pub symbol_bytes: u16,
     /// How fast; the driver keeps to [`rate_bits`](crate::Sender::rate_bits).
@@ -49,16 +50,15 @@ pub const MIN_SYMBOL_BYTES: u16 = 512;
 /// Largest symbol of a session, in bytes: an Ethernet MTU of 9000.
 pub const MAX_SYMBOL_BYTES: u16 = 8952;
 
-/// The largest symbol that fits an IPv4 datagram without fragments: 1452 bytes at MTU 1500, 1440 when it is
-/// sealed.
-pub fn symbol_bytes_for_mtu(mtu: u32, sealed: bool) -> u16 {
-    const IP_AND_UDP: u32 = 20 + 8;
+/// The largest symbol that fits a datagram without fragments: over IPv4 1452 bytes at MTU 1500, 1440 when it is
+/// sealed; over IPv6 1432 and 1420.
+pub fn symbol_bytes_for_mtu(mtu: u32, family: Family, sealed: bool) -> u16 {
     let around = if sealed {
         SEALED_OVERHEAD
     } else {
         DATA_OVERHEAD
     };
-    let overhead = IP_AND_UDP + around as u32;
+    let overhead = family.header_bytes() + around as u32;
     let fits = mtu
         .saturating_sub(overhead)
         .min(u32::from(MAX_SYMBOL_BYTES)) as u16;

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::wire::{OUTER_BYTES, Report};
+use crate::wire::Report;
 
 mod brake;
 mod gauge;
@@ -140,9 +140,9 @@ impl Pace {
         self.bits as u64
     }
 
-    /// A datagram of `bytes` leaves; `sequence` is that of the next data datagram.
+    /// `bytes` leave, headers included; `sequence` is that of the next data datagram.
     pub(super) fn sent(&mut self, now: Instant, sequence: u32, bytes: u64) {
-        self.sent_bytes += bytes + OUTER_BYTES;
+        self.sent_bytes += bytes;
         if self.automatic {
             self.trail.mark(now, sequence);
         }

@@ -1,6 +1,7 @@
 //! What a sender puts on the wire next: an announce that is due, or a symbol that somebody lacks.
 
 use crate::clock::Instant;
+use crate::family::Family;
 use crate::fec::Fec;
 use crate::wire::{Announce, Data, MAX_SERVED, Served};
 
@@ -34,8 +35,15 @@ impl<F: Fec> Sender<F> {
         }
         self.stats.datagrams += 1;
         self.stats.datagram_bytes += bytes;
-        self.pace.sent(now, self.sequence, bytes);
+        self.pace
+            .sent(now, self.sequence, bytes + self.outer_bytes());
         Some(Destination::Group)
+    }
+
+    /// What is around each datagram on the wire.
+    fn outer_bytes(&self) -> u64 {
+        let reply_to = self.config.reply_to.as_ref();
+        reply_to.map_or(Family::V4, Family::of).outer_bytes()
     }
 
     fn announce(&mut self, now: Instant, out: &mut Vec<u8>) {

@@ -3,13 +3,22 @@
 use std::{sync::atomic::Ordering, time::Instant};
 
 use super::*;
+use crate::{
+    family::Family,
+    interface::{Interface, InterfaceChoice},
+};
 
-fn group(port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::new(239, 255, 77, 1), port)
+fn group(port: u16) -> SocketAddr {
+    SocketAddr::from(([239, 255, 77, 1], port))
+}
+
+fn loopback(family: Family) -> Interface {
+    let choice = InterfaceChoice::Named("lo".to_owned());
+    Interface::choose(&choice, family).expect("there is always a loopback interface")
 }
 
 /// Datagrams heard until `count` are there or two seconds are over.
-fn hear(endpoint: &Endpoint, count: usize) -> Vec<(SocketAddrV4, Vec<u8>)> {
+fn hear(endpoint: &Endpoint, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
     let mut inbox = Inbox::new();
     let mut heard = Vec::new();
     let end = Instant::now() + Duration::from_secs(2);
@@ -31,8 +40,8 @@ fn batch(segment: usize) -> Vec<u8> {
 }
 
 fn assert_batch_arrives(segmentation: bool, port: u16) {
-    let receiver = Endpoint::receiver(Ipv4Addr::LOCALHOST, group(port), true).expect("receiver");
-    let sender = Endpoint::sender(Ipv4Addr::LOCALHOST, 1, true).expect("sender");
+    let receiver = Endpoint::receiver(&loopback(Family::V4), group(port), true).expect("receiver");
+    let sender = Endpoint::sender(&loopback(Family::V4), 1, true).expect("sender");
     sender.segmentation.store(segmentation, Ordering::Relaxed);
     let sent = batch(1000);
     sender.send(group(port), &sent, 1000).expect("send");
@@ -59,8 +68,9 @@ fn a_batch_arrives_as_datagrams_without_segmentation() {
 
 #[test]
 fn an_answer_reaches_the_sender_alone() {
-    let receiver = Endpoint::receiver(Ipv4Addr::LOCALHOST, group(47_013), true).expect("receiver");
-    let sender = Endpoint::sender(Ipv4Addr::LOCALHOST, 1, true).expect("sender");
+    let receiver =
+        Endpoint::receiver(&loopback(Family::V4), group(47_013), true).expect("receiver");
+    let sender = Endpoint::sender(&loopback(Family::V4), 1, true).expect("sender");
     receiver
         .send(sender.local_address().expect("bound"), b"deficit", 7)
         .expect("send");
@@ -71,29 +81,27 @@ fn an_answer_reaches_the_sender_alone() {
 #[test]
 fn a_group_nobody_joined_here_is_not_heard() {
     let _other = Endpoint::receiver(
-        Ipv4Addr::LOCALHOST,
-        SocketAddrV4::new(Ipv4Addr::new(239, 255, 77, 2), 47_014),
+        &loopback(Family::V4),
+        SocketAddr::from(([239, 255, 77, 2], 47_014)),
         true,
     );
-    let receiver = Endpoint::receiver(Ipv4Addr::LOCALHOST, group(47_014), true).expect("receiver");
-    let sender = Endpoint::sender(Ipv4Addr::LOCALHOST, 1, true).expect("sender");
+    let receiver =
+        Endpoint::receiver(&loopback(Family::V4), group(47_014), true).expect("receiver");
+    let sender = Endpoint::sender(&loopback(Family::V4), 1, true).expect("sender");
     sender
-        .send(
-            SocketAddrV4::new(Ipv4Addr::new(239, 255, 77, 2), 47_014),
-            b"foreign",
-            7,
-        )
+        .send(SocketAddr::from(([239, 255, 77, 2], 47_014)), b"foreign", 7)
         .expect("send");
     assert!(!receiver.wait(Duration::from_millis(50)).expect("ppoll"));
 }
 
 #[test]
 fn an_overflow_is_counted() {
-    let receiver = Endpoint::receiver(Ipv4Addr::LOCALHOST, group(47_015), true).expect("receiver");
+    let receiver =
+        Endpoint::receiver(&loopback(Family::V4), group(47_015), true).expect("receiver");
     socket2::SockRef::from(&receiver.socket)
         .set_recv_buffer_size(8_192)
         .expect("small buffer");
-    let sender = Endpoint::sender(Ipv4Addr::LOCALHOST, 1, true).expect("sender");
+    let sender = Endpoint::sender(&loopback(Family::V4), 1, true).expect("sender");
     for _ in 0..100 {
         sender
             .send(group(47_015), &batch(1000), 1000)
@@ -108,6 +116,6 @@ fn an_overflow_is_counted() {
 
 #[test]
 fn the_mtu_towards_a_group_is_that_of_the_interface() {
-    let mtu = Endpoint::mtu_towards(Ipv4Addr::LOCALHOST, group(47_016)).expect("probe");
+    let mtu = Endpoint::mtu_towards(&loopback(Family::V4), group(47_016)).expect("probe");
     assert!(mtu >= 1_500, "{mtu}");
 }

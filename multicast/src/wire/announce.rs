@@ -1,9 +1,10 @@
 //! The announce: several times a second the sender says, signed, what the session is and what it is
 //! about to send.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::block::{BlockId, MAX_PREAMBLE_BYTES, ObjectId};
+use crate::family::Family;
 use crate::guard::guard;
 use crate::keys::{SIGNATURE_BYTES, SigningKey, VerifyKey};
 use crate::seal::{Cipher, Sealing};
@@ -19,7 +20,7 @@ pub const MAX_SERVED: usize = 64;
 pub const MAX_ACKED: usize = 32;
 
 /// Stands for: where the announce comes from.
-const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A block for which symbols are still to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +46,9 @@ pub struct Announce {
     pub ended: bool,
     /// Key of the signature.
     pub verify_key: VerifyKey,
-    /// Where reports are taken; `None`: where the announce comes from.
-    pub reply_to: Option<SocketAddrV4>,
+    /// Where reports are taken; `None`: where the announce comes from. An IPv6 address of one link only has no
+    /// scope on the wire: it means the link that the announce came by.
+    pub reply_to: Option<SocketAddr>,
     /// What is being sent.
     pub object_id: ObjectId,
     /// Length of the preamble, 1 to [`MAX_PREAMBLE_BYTES`].
@@ -127,7 +129,7 @@ impl Announce {
             sequence: head.sequence,
             number: head.number,
             verify_key: head.verify_key,
-            reply_to: address_of(reader.array()?, reader.u16()?),
+            reply_to: read_address(head.reply_by, &mut reader)?,
             object_id: ObjectId(reader.array()?),
             preamble_bytes: reader.u32()?,
             symbol_bytes: reader.u16()?,
@@ -205,6 +207,9 @@ impl Announce {
             sequence: self.sequence,
             number: self.number,
             verify_key: self.verify_key,
+            reply_by: self
+                .reply_to
+                .map_or(Family::V4, |address| Family::of(&address)),
             sealing,
         }
     }
@@ -213,7 +218,10 @@ impl Announce {
         let served = &self.served[..self.served.len().min(MAX_SERVED)];
         let acked = &self.acked[..self.acked.len().min(MAX_ACKED)];
         let reply_to = self.reply_to.unwrap_or(NOWHERE);
-        out.extend_from_slice(&reply_to.ip().octets());
+        match reply_to.ip() {
+            IpAddr::V4(address) => out.extend_from_slice(&address.octets()),
+            IpAddr::V6(address) => out.extend_from_slice(&address.octets()),
+        }
         out.extend_from_slice(&reply_to.port().to_be_bytes());
         out.extend_from_slice(&self.object_id.0);
         out.extend_from_slice(&self.preamble_bytes.to_be_bytes());
@@ -240,8 +248,19 @@ fn sign(key: &SigningKey, from: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&signature);
 }
 
-fn address_of(octets: [u8; 4], port: u16) -> Option<SocketAddrV4> {
-    Some(SocketAddrV4::new(octets.into(), port)).filter(|address| *address != NOWHERE)
+fn read_address(family: Family, reader: &mut Reader<'_>) -> Result<Option<SocketAddr>, WireError> {
+    let address: IpAddr = match family {
+        Family::V4 => Ipv4Addr::from(reader.array()?).into(),
+        Family::V6 => Ipv6Addr::from(reader.array()?).into(),
+    };
+    let address = SocketAddr::new(address, reader.u16()?);
+    // There is one way to say "where this comes from", and it is the short one.
+    match family {
+        Family::V6 if address.ip().is_unspecified() => Err(WireError::Field {
+            field: "reply address",
+        }),
+        _ => Ok(Some(address).filter(|address| *address != NOWHERE)),
+    }
 }
 
 #[cfg(test)]
@@ -256,7 +275,7 @@ pub(crate) mod tests {
             started: true,
             ended: false,
             verify_key: key.verify_key(),
-            reply_to: Some(SocketAddrV4::new([192, 0, 2, 7].into(), 4001)),
+            reply_to: Some(SocketAddr::from(([192, 0, 2, 7], 4001))),
             object_id: ObjectId([9; 32]),
             preamble_bytes: 5000,
             symbol_bytes: 1452,
@@ -277,6 +296,32 @@ pub(crate) mod tests {
         sample(&key).pack(&key, &mut out);
         assert_eq!(Announce::parse(&out), Ok(sample(&key)));
         assert_eq!(out.len(), 96 + 6 + 16 + 64);
+    }
+
+    #[test]
+    fn an_ipv6_reply_address_is_longer_and_survives_too() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let mut out = Vec::new();
+        let announce = Announce {
+            reply_to: Some("[2001:db8::7]:4001".parse().expect("an address")),
+            ..sample(&key)
+        };
+        announce.pack(&key, &mut out);
+        assert_eq!(Announce::parse(&out), Ok(announce));
+        assert_eq!(out.len(), 96 + 12 + 6 + 16 + 64);
+    }
+
+    #[test]
+    fn nowhere_is_said_in_one_way() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let mut out = Vec::new();
+        let announce = Announce {
+            reply_to: Some("[::]:0".parse().expect("an address")),
+            ..sample(&key)
+        };
+        announce.pack(&key, &mut out);
+        let field = "reply address";
+        assert_eq!(Announce::parse(&out), Err(WireError::Field { field }));
     }
 
     #[test]

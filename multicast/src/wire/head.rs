@@ -1,5 +1,6 @@
 //! What a datagram says in the clear although it is sealed: enough to find the key that opens the rest.
 
+use crate::family::Family;
 use crate::keys::VerifyKey;
 use crate::seal::{Binding, Salt, Sealing, Suite};
 
@@ -10,6 +11,8 @@ use super::{Kind, SEALED, WireError};
 pub(super) const STARTED: u8 = 1;
 /// The session is over.
 pub(super) const ENDED: u8 = 2;
+/// Reports are taken at an IPv6 address: the field is 12 bytes longer.
+pub(super) const REPLY_BY_IPV6: u8 = 4;
 /// Lower bits of a report's second byte: how far the machine is.
 pub(super) const PHASE: u8 = 0x0f;
 /// The machine asks for an acknowledgement.
@@ -26,6 +29,8 @@ pub(crate) struct AnnounceHead {
     pub(crate) sequence: u32,
     pub(crate) number: u32,
     pub(crate) verify_key: VerifyKey,
+    /// Of which length the address is where reports are taken.
+    pub(crate) reply_by: Family,
     /// How the rest is sealed, if it is.
     pub(crate) sealing: Option<Sealing>,
 }
@@ -42,7 +47,7 @@ impl AnnounceHead {
             return Err(WireError::Foreign { first });
         }
         let flags = reader.u8()?;
-        if flags & !(STARTED | ENDED | SEALED) != 0 {
+        if flags & !(STARTED | ENDED | REPLY_BY_IPV6 | SEALED) != 0 {
             return Err(WireError::Field { field: "flags" });
         }
         let mut head = AnnounceHead {
@@ -52,6 +57,10 @@ impl AnnounceHead {
             sequence: reader.u32()?,
             number: reader.u32()?,
             verify_key: VerifyKey(reader.array()?),
+            reply_by: match flags & REPLY_BY_IPV6 {
+                0 => Family::V4,
+                _ => Family::V6,
+            },
             sealing: None,
         };
         if flags & SEALED != 0 {
@@ -66,6 +75,7 @@ impl AnnounceHead {
     pub(super) fn append(&self, out: &mut Vec<u8>) {
         let flags = u8::from(self.started) * STARTED
             + u8::from(self.ended) * ENDED
+            + u8::from(self.reply_by == Family::V6) * REPLY_BY_IPV6
             + u8::from(self.sealing.is_some()) * SEALED;
         out.extend_from_slice(&[Kind::Announce.first_byte(), flags]);
         out.extend_from_slice(&self.session.to_be_bytes());

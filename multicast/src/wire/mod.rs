@@ -17,9 +17,6 @@ pub use data::{DATA_OVERHEAD, Data, SEALED_OVERHEAD};
 pub(crate) use head::{AnnounceHead, ReportHead};
 pub use report::{MAX_RUNS, Phase, Report, Run, WHOLE};
 
-/// Ethernet, IPv4 and UDP headers of a datagram, in bytes: rates and sums are those of the wire.
-pub(crate) const OUTER_BYTES: u64 = 14 + 20 + 8;
-
 /// Upper half of the first byte of every datagram.
 pub(crate) const VERSION: u8 = 1;
 

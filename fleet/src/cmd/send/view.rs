@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddrV4,
+    net::SocketAddr,
 };
 
 use netflash_multicast::{Rate, SendEvent};
@@ -17,7 +17,7 @@ const REASON_MAX: usize = 200;
 /// What a person sees.
 pub(super) struct View {
     line: StatusLine,
-    group: SocketAddrV4,
+    group: SocketAddr,
     rate: Rate,
     blocks: u32,
     started: bool,
@@ -28,12 +28,7 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new(
-        group: SocketAddrV4,
-        rate: Rate,
-        blocks: u32,
-        named: BTreeSet<String>,
-    ) -> View {
+    pub(super) fn new(group: SocketAddr, rate: Rate, blocks: u32, named: BTreeSet<String>) -> View {
         View {
             line: StatusLine::new(),
             group,

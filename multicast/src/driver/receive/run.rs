@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering},
     thread::{self, Scope, ScopedJoinHandle},
     time::Duration,
@@ -12,7 +11,8 @@ use super::{ReceiveEvent, ReceiveReport, decoder::Decoder, detour::Detour};
 use crate::{
     block::{BlockId, BlockSink, ObjectId, SinkError, Start, Verdict},
     clock::Instant,
-    driver::{pace::HEADER_BYTES, ticks::Ticks},
+    driver::ticks::Ticks,
+    family::Family,
     fec::{FecError, ReedSolomon},
     receiver::{Obstacle, Receiver, ReceiverError, ReceiverEvent},
     udp::{Endpoint, Inbox},
@@ -174,8 +174,8 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
             let wire_bytes = &mut self.wire_bytes;
             let taken = self.endpoint.receive(inbox, |from, bytes| {
                 *heard += 1;
-                *wire_bytes += bytes.len() as u64 + HEADER_BYTES;
-                receiver.handle_datagram(now, SocketAddr::V4(from), bytes);
+                *wire_bytes += bytes.len() as u64 + Family::of(&from).outer_bytes();
+                receiver.handle_datagram(now, from, bytes);
             });
             match taken {
                 Ok(0) => break,
@@ -360,9 +360,7 @@ impl<'scope, S: BlockSink + 'scope> Run<'scope, '_, S> {
                 return;
             };
             // A report that does not leave is like one lost on the way: another follows.
-            if let SocketAddr::V4(to) = to
-                && let Err(error) = self.endpoint.send(to, &self.report, self.report.len())
-            {
+            if let Err(error) = self.endpoint.send(to, &self.report, self.report.len()) {
                 log::debug!("receiver report=unsent reason=\"{error}\"");
             }
         }

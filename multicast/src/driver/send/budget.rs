@@ -135,7 +135,7 @@ mod tests {
         fn step(&mut self, now: Duration, wants: u64) {
             self.pacer.set_rate(self.share.ask(now, wants));
             while wants > 0 && self.pacer.wait(now).is_zero() {
-                self.pacer.spend(now, 10, 14_720);
+                self.pacer.spend(now, 15_140);
                 self.sent_bytes += 15_140;
             }
         }

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{SocketAddr, SocketAddrV4},
+    net::SocketAddr,
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver as Answers, SyncSender as Requests},
@@ -15,7 +15,8 @@ use std::{
 use super::{Audience, RateChange, SendError, SendEvent, SendReport, tempo::Tempo};
 use crate::{
     block::BlockId,
-    driver::{pace::HEADER_BYTES, ticks::Ticks},
+    driver::ticks::Ticks,
+    family::Family,
     fec::ReedSolomon,
     sender::{Destination, Sender, SenderEvent},
     udp::{BATCH_SEGMENTS, Endpoint, Inbox},
@@ -44,7 +45,7 @@ pub(super) type SourceQueues = (Requests<BlockId>, Answers<(BlockId, io::Result<
 pub(super) struct Run {
     sender: Sender<ReedSolomon>,
     endpoint: Endpoint,
-    group: SocketAddrV4,
+    group: SocketAddr,
     ticks: Ticks,
     tempo: Tempo,
     batch: Vec<u8>,
@@ -64,7 +65,7 @@ impl Run {
     pub(super) fn new(
         sender: Sender<ReedSolomon>,
         endpoint: Endpoint,
-        group: SocketAddrV4,
+        group: SocketAddr,
         tempo: Tempo,
         ticks: Ticks,
         (requests, answers): SourceQueues,
@@ -149,7 +150,8 @@ impl Run {
             rate_changes: self.rate_changes.into(),
             took: self.ticks.elapsed(),
             stats,
-            wire_bytes: stats.datagram_bytes + stats.datagrams * HEADER_BYTES,
+            wire_bytes: stats.datagram_bytes
+                + stats.datagrams * Family::of(&self.group).outer_bytes(),
             receivers: self.sender.receivers(self.ticks.now()),
         })
     }
@@ -165,7 +167,7 @@ impl Run {
         let now = self.ticks.now();
         let sender = &mut self.sender;
         let taken = self.endpoint.receive(inbox, |from, bytes| {
-            sender.handle_datagram(now, SocketAddr::V4(from), bytes);
+            sender.handle_datagram(now, from, bytes);
         });
         taken.map(drop).map_err(SendError::Network)
     }
@@ -222,7 +224,7 @@ impl Run {
     fn send_batch(&mut self) -> Result<bool, SendError> {
         let now = self.ticks.now();
         self.batch.clear();
-        let mut batch: Option<(SocketAddrV4, usize)> = None;
+        let mut batch: Option<(SocketAddr, usize)> = None;
         let mut count = 0;
         let most = self.tempo.pacer.batch().clamp(1, BATCH_SEGMENTS);
         while count < most {
@@ -268,7 +270,7 @@ impl Run {
     /// Sends a part of the batch buffer and pays for it.
     fn transmit(
         &mut self,
-        to: SocketAddrV4,
+        to: SocketAddr,
         from: usize,
         end: usize,
         segment: usize,
@@ -276,9 +278,8 @@ impl Run {
         let bytes = &self.batch[from..end];
         let sent = self.endpoint.send(to, bytes, segment);
         let datagrams = bytes.len().div_ceil(segment.max(1)) as u64;
-        self.tempo
-            .pacer
-            .spend(self.ticks.elapsed(), datagrams, bytes.len() as u64);
+        let wire_bytes = bytes.len() as u64 + datagrams * Family::of(&to).outer_bytes();
+        self.tempo.pacer.spend(self.ticks.elapsed(), wire_bytes);
         match sent {
             Ok(()) => self.outage = None,
             Err(error) => {
@@ -296,11 +297,10 @@ impl Run {
         Ok(())
     }
 
-    fn address_of(&self, to: Destination) -> SocketAddrV4 {
+    fn address_of(&self, to: Destination) -> SocketAddr {
         match to {
-            Destination::Peer(SocketAddr::V4(address)) => address,
-            // Reports come over an IPv4 socket: a peer of another kind cannot be.
-            Destination::Group | Destination::Peer(SocketAddr::V6(_)) => self.group,
+            Destination::Peer(address) => address,
+            Destination::Group => self.group,
         }
     }
 

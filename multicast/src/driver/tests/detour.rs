@@ -42,11 +42,11 @@ impl Detour for Hatch {
     }
 }
 
-fn pin(board: &Board, address: &mut Option<SocketAddrV4>, event: SendEvent) {
+fn pin(board: &Board, address: &mut Option<SocketAddr>, event: SendEvent) {
     match event {
         SendEvent::Open { address: from, .. } => *address = Some(from),
         SendEvent::Announced { datagram } => {
-            let from = address.expect("opened before").into();
+            let from = address.expect("opened before");
             *board.lock().expect("no panic") = Some((from, datagram));
         }
         _ => {}

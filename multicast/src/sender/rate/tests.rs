@@ -9,8 +9,8 @@ use crate::block::BlockId;
 use crate::wire::Phase as MachinePhase;
 
 const STEP_TIME: Duration = Duration::from_millis(1);
-const DATAGRAM_BYTES: u64 = 1472;
-const DATAGRAM_BITS: f64 = ((DATAGRAM_BYTES + OUTER_BYTES) * 8) as f64;
+const DATAGRAM_BYTES: u64 = 1514;
+const DATAGRAM_BITS: f64 = (DATAGRAM_BYTES * 8) as f64;
 const INTERVAL: Duration = Duration::from_millis(20);
 const BLOCK_BYTES: u64 = 1_500_000;
 const M: f64 = 1e6;
