@@ -243,18 +243,18 @@ fn a_sealed_session_is_for_those_with_its_key() {
     let config = SendConfig {
         seal: Some(seal.expect("random")),
         symbol_bytes: Some(1440),
-        ..sending(47_110, 1, &payload)
+        ..sending(47_113, 1, &payload)
     };
     let stop = AtomicBool::new(false);
     let (shelf, stranger) = (Shelf::default(), Shelf::default());
     thread::scope(|scope| {
         let with_key = ReceiveConfig {
             membership: Some(Membership::of_key(&key)),
-            ..receiving(47_110)
+            ..receiving(47_113)
         };
         let without = ReceiveConfig {
             search: Some(Duration::from_secs(1)),
-            ..receiving(47_110)
+            ..receiving(47_113)
         };
         let source = payload.clone();
         let stop = &stop;
