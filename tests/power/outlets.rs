@@ -100,6 +100,24 @@ fn an_outlet_cycles_chooses_no_boot_and_resets_nothing() -> Result<()> {
 }
 
 #[test]
+fn an_outlet_that_was_on_all_along_does_not_pass_for_a_machine_that_woke() -> Result<()> {
+    let wake =
+        "[power.wake]\ndriver = \"wol\"\nbroadcast = [\"127.255.255.255\"]\ndeadline_seconds = 1\n";
+    let (desk, pdu, [board, _]) = rack(&format!("{PROFILE}{wake}"), 0)?;
+    let outlet = format!("pdu:{}", pdu.outlet("7"));
+    desk.add("a", 1, &["wake:", &outlet])?;
+    let on = desk.power(&["on", "a"])?;
+    assert_eq!((&on["by"], &on["state"]), (&outlet.into(), &"on".into()));
+    assert_eq!(on["attempts"][0]["failure"], "not-confirmed");
+    let again = desk.power(&["on", "a"])?;
+    assert_eq!(again["failure"], "not-confirmed", "{again}");
+    assert_eq!(board.starts()?.len(), 1, "its current was not taken away");
+    assert_eq!(desk.power(&["cycle", "a"])?["state"], "on");
+    assert_eq!(board.starts()?.len(), 2, "unless it is asked for");
+    Ok(())
+}
+
+#[test]
 fn version_3_is_spoken_with_a_password_for_each_purpose() -> Result<()> {
     let three = |name: &str, more: &str| {
         format!(
