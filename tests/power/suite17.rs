@@ -123,7 +123,13 @@ fn suite_17_boots_a_uefi_machine_from_the_network_once() -> Result<()> {
         desk.ask(&["power", "bootdev", "disk", "a"])?;
         assert_eq!(desk.power(&["cycle", "a"])?["state"], "on");
         assert_eq!(strict.board.starts()?, ["network", "disk", "disk"]);
-        assert_eq!(desk.power(&["off", "a", "--soft"])?["state"], "off");
+        // A lamp hears nothing, so soft takes the whole deadline: once is enough.
+        let how: &[&str] = if suites == "17" {
+            &["off", "a", "--soft"]
+        } else {
+            &["off", "a"]
+        };
+        assert_eq!(desk.power(how)?["state"], "off");
         strict
             .device
             .await_that(|_| strict.count("login") == strict.count("closed"))?;
