@@ -90,6 +90,24 @@ fn beside_a_foreign_server_every_kind_of_machine_boots_and_nobody_else_is_touche
     )
 }
 
+/// GRUB does not hear what a proxy says: the other server names ours.
+#[test]
+#[ignore = "a minute more of a machine: scripts/nightly"]
+fn beside_a_foreign_server_a_machine_with_secure_boot_boots_by_shim() -> Result<()> {
+    inside(
+        "proxy::beside_a_foreign_server_a_machine_with_secure_boot_boots_by_shim",
+        || {
+            let stage = Stage::set()?;
+            let room = stage.room(vec![stage.machine(1, Firmware::SecureBoot)])?;
+            let _dhcpd = Dhcpd::elsewhere(&stage, "  next-server 10.77.0.1;\n", "")?;
+            let settings = "mode = \"proxy\"\nuefi_loader = \"shimx64.efi\"";
+            let server = stage.serve(&room, settings)?;
+            arm_and_start(&server, &room, &["lab-1"])?;
+            await_agent(&server, room.machine("lab-1")?)
+        },
+    )
+}
+
 #[test]
 #[ignore = "40 seconds more of a machine: scripts/nightly"]
 fn on_the_host_of_a_foreign_server_a_machine_boots_all_the_same() -> Result<()> {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use netflash_appliance::SignedLoaders;
 use netflash_pxe::{AgentBoot, Identity, Platform, TftpRefusal, grub_boot, grub_start};
 
-use crate::config::DhcpConfig;
+use crate::config::{DhcpConfig, DhcpMode};
 use crate::fleet::{BootRequest, Way};
 use crate::server::answer::Web;
 use crate::server::boot;
@@ -134,6 +134,13 @@ impl Shelf {
             anyhow::bail!(
                 "{absent} is not in {}: netflash appliance build --secure-boot puts it there",
                 self.appliance().display()
+            );
+        }
+        if dhcp.mode == DhcpMode::Proxy && is_signed(loader) {
+            log::warn!(
+                "dhcp uefi_loader={loader} mode=proxy; GRUB looks for its menu where the other DHCP server says: let that \
+                 one name {} as its next server (siaddr, or option 66), else machines stop at a prompt of GRUB",
+                self.0.address(None)
             );
         }
         Ok(())
