@@ -72,7 +72,7 @@ pub(crate) struct Config {
 pub(crate) struct Listen {
     /// TLS: agents and the command line.
     pub(crate) https: SocketAddrV4,
-    /// Plain HTTP: what firmware and iPXE load. Holds no secret.
+    /// Plain HTTP: what firmware and iPXE load, one-time tokens of machines among it.
     pub(crate) http: SocketAddrV4,
     /// The address machines reach this server by. Without it: the one the machine used, as its request says.
     pub(crate) address: Option<Ipv4Addr>,

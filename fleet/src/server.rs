@@ -78,10 +78,13 @@ pub(crate) fn serve(
         Some(dhcp) => {
             tftp::prepare_root(&dir, [&dhcp.bios_loader, &dhcp.uefi_loader])?;
             Shelf(Arc::clone(&web)).check(dhcp)?;
-            Some(tftpd::listen(SocketAddrV4::new(
-                own_address(Some(&dhcp.interface)),
-                TFTP_PORT,
-            ))?)
+            anyhow::ensure!(
+                !address.is_loopback(),
+                "{} has no IPv4 address yet: give it one before netflash starts, or set listen.address",
+                dhcp.interface
+            );
+            // Where DHCP sends the machines.
+            Some(tftpd::listen(SocketAddrV4::new(address, TFTP_PORT))?)
         }
         None => None,
     };
@@ -137,19 +140,27 @@ async fn answer_until_signal(
     let plain = axum_server::from_tcp(sockets.http)?
         .handle(handle.clone())
         .serve(boot::routes(web).into_make_service());
-    let secure = tokio::spawn(secure);
-    let plain = tokio::spawn(plain);
+    let mut secure = tokio::spawn(secure);
+    let mut plain = tokio::spawn(plain);
     ready();
     let ended = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        outcome = secure => Some(outcome),
-        outcome = plain => Some(outcome),
+        outcome = &mut secure => Some(outcome),
+        outcome = &mut plain => Some(outcome),
     };
     handle.graceful_shutdown(Some(FAREWELL));
     log::info!("serve state=ending");
     match ended {
-        None => Ok(()),
+        None => {
+            for server in [secure, plain] {
+                server
+                    .await
+                    .context("an HTTP server died")?
+                    .context("answering HTTP")?;
+            }
+            Ok(())
+        }
         Some(outcome) => outcome
             .context("an HTTP server died")?
             .context("answering HTTP"),

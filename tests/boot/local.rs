@@ -92,6 +92,12 @@ fn goes_on(server: &ServerProcess<'_>, machine: &Machine) -> Result<[Cost; 3]> {
         part("disk", &disk)?,
     ];
     ensure!(machine.said(1, "no active job"), "it was not told why");
+    // Else the firmware may have found the disk by itself.
+    let helped = machine.said(1, "/boot/disk.efi... ok");
+    ensure!(
+        helped == (machine.spec().firmware == Firmware::Uefi),
+        "not by the server's disk.efi"
+    );
     machine.press(Power::Off)?;
     Ok(parts)
 }

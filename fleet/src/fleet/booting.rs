@@ -18,6 +18,9 @@ const KNOCK_SECONDS: u32 = 10;
 /// Seconds within which an unchanged answer to a repeated knock is not written down again.
 const NOTED_SECONDS: u64 = 60;
 
+/// Seconds after an agent's last word within which its machine is not taken for one that boots again.
+const AT_WORK_SECONDS: u64 = 5;
+
 /// How a machine came to ask.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -174,7 +177,11 @@ impl Fleet {
         if let Some(mut job) = job {
             match &decision.reason {
                 BootReason::JobActive { .. } => {
-                    job.booted();
+                    // Whoever names this machine's address while its agent is at work does not stop it by that.
+                    let is_at_work = job.phase.is_some() && job.updated + AT_WORK_SECONDS > now();
+                    if !is_at_work {
+                        job.booted();
+                    }
                     job.updated = now();
                     store.update_job(&job, Some(&job_event(&job)))?;
                     let token = secret::fresh();

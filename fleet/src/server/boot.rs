@@ -160,7 +160,7 @@ async fn token(State(web): State<Arc<Web>>, Query(Ticket { ticket }): Query<Tick
 async fn file(State(web): State<Arc<Web>>, Path(name): Path<String>) -> Response {
     let directory = if APPLIANCE_FILES.contains(&name.as_str()) {
         web.fleet.dir.path(&web.fleet.config.boot.appliance)
-    } else if name == DISK_LOADER || is_loader(&name) {
+    } else if name == DISK_LOADER || is_loader(&web, &name) {
         super::tftp::root(&web.fleet.dir)
     } else {
         return refusal(StatusCode::NOT_FOUND, "no such file");
@@ -168,10 +168,14 @@ async fn file(State(web): State<Arc<Web>>, Path(name): Path<String>) -> Response
     stream(directory.join(name)).await
 }
 
-fn is_loader(name: &str) -> bool {
-    super::tftp::LOADERS
-        .iter()
-        .any(|(loader, _)| *loader == name)
+/// Whether firmware may be told to load this file.
+fn is_loader(web: &Web, name: &str) -> bool {
+    let known = super::tftp::LOADERS.iter().map(|(loader, _)| *loader);
+    let dhcp = web.fleet.config.dhcp.as_ref();
+    let own = dhcp.map(|dhcp| [&*dhcp.bios_loader, &*dhcp.uefi_loader]);
+    known
+        .chain(own.into_iter().flatten())
+        .any(|one| one == name)
 }
 
 /// A file as it is. iPXE and firmware insist on `Content-Length`.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use tempfile::NamedTempFile;
 
 use super::tftpd;
 use crate::data_dir::DataDir;
@@ -45,8 +46,12 @@ pub(super) fn prepare_root(dir: &DataDir, needed: [&String; 2]) -> anyhow::Resul
             // The operator's own build is left alone.
             _ if place.exists() => {}
             Some(source) => {
-                fs::copy(&source, &place)
-                    .with_context(|| format!("copying {}", source.display()))?;
+                // Whole or not at all: what is there is never written again.
+                let copying = || format!("copying {}", source.display());
+                let copy = NamedTempFile::new_in(root).with_context(copying)?;
+                fs::copy(&source, copy.path()).with_context(copying)?;
+                copy.as_file().sync_all().with_context(copying)?;
+                copy.persist(&place).with_context(copying)?;
             }
             None if needed.iter().any(|needed| *needed == name) => {
                 anyhow::bail!(

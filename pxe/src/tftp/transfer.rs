@@ -17,6 +17,9 @@ use super::{BLOCK_BYTES_DEFAULT, OPTIONS, TftpHeard, TftpRead};
 
 /// Wait before the first repetition, without option.
 const RETRY: Duration = Duration::from_secs(1);
+/// The longest wait a client may ask for, in seconds; a longer one is not confirmed, and one of ours taken. Who asks
+/// may be forged, and would hold a place for hours.
+const RETRY_SECONDS_MAX: u8 = 8;
 /// Doublings of that wait at most.
 const DOUBLINGS_MAX: u32 = 3;
 /// Repetitions without an answer before a client is given up: a minute and a half by the above.
@@ -86,8 +89,8 @@ impl TftpTransfer {
     /// Answer a request with a file of `file_bytes`.
     pub fn new(now: Instant, read: &TftpRead, file_bytes: u64) -> TftpTransfer {
         let offer = offer(read, file_bytes);
-        let retry = read.timeout_seconds;
-        let retry = retry.map_or(RETRY, |seconds| Duration::from_secs(seconds.into()));
+        let retry =
+            retry_seconds(read).map_or(RETRY, |seconds| Duration::from_secs(seconds.into()));
         TftpTransfer {
             file_bytes,
             block_bytes: read.block_bytes.unwrap_or(BLOCK_BYTES_DEFAULT),
@@ -219,11 +222,17 @@ impl TftpTransfer {
     }
 }
 
+/// The wait before a repetition that a client asks for, as far as it gets it (RFC 2349).
+fn retry_seconds(read: &TftpRead) -> Option<u8> {
+    read.timeout_seconds
+        .filter(|seconds| *seconds <= RETRY_SECONDS_MAX)
+}
+
 /// The answer to the options of a request; none for a request without any that we know.
 fn offer(read: &TftpRead, file_bytes: u64) -> Option<Vec<u8>> {
     let options = [
         ("blksize", read.block_bytes.map(u64::from)),
-        ("timeout", read.timeout_seconds.map(u64::from)),
+        ("timeout", retry_seconds(read).map(u64::from)),
         ("tsize", read.wants_size.then_some(file_bytes)),
         ("windowsize", read.window_blocks.map(u64::from)),
     ];

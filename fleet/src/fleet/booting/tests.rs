@@ -1,10 +1,10 @@
 //! Machines without a token.
 
-use netflash_pxe::{Firmware, Identity, Knock, Mac};
+use netflash_pxe::{EventKind, Firmware, Identity, Knock, Mac, Phase};
 
 use crate::fleet::FlashRequest;
-use crate::fleet::tests::{Room, hello};
-use crate::job::FlashWish;
+use crate::fleet::tests::{Room, events, hello};
+use crate::job::{FlashWish, JobState};
 
 fn knock(last: u8, again: bool) -> Knock {
     Knock {
@@ -63,4 +63,26 @@ fn the_loop_breaker_counts_knocks_too() {
     order(&room, "a");
     let tokens = (0..5).filter_map(|_| room.fleet.knock(&knock(1, false)).unwrap().token);
     assert_eq!(tokens.count(), 3);
+}
+
+#[test]
+fn whoever_names_a_machine_whose_agent_is_at_work_does_not_stop_it() {
+    let room = Room::new("239.192.99.4:19324");
+    order(&room, "a");
+    let token = room.fleet.knock(&knock(1, false)).unwrap().token.unwrap();
+    let welcome = room.fleet.hello(&hello(&token, 1, 1)).unwrap();
+    let job = welcome.job.unwrap().id;
+    let phase = EventKind::Phase {
+        phase: Phase::Receiving,
+        disk: None,
+    };
+    let report = |kinds| {
+        room.fleet
+            .agent_events(&welcome.bearer, job, &events(kinds))
+    };
+    report(vec![phase]).unwrap();
+    for _ in 0..10 {
+        assert!(room.fleet.knock(&knock(1, false)).unwrap().token.is_some());
+    }
+    assert_eq!(room.fleet.job(job).unwrap().state, JobState::Flashing);
 }

@@ -121,6 +121,25 @@ fn a_forged_request_brings_its_victim_few_datagrams() {
 }
 
 #[test]
+fn a_wait_of_minutes_is_not_confirmed() {
+    let now = Instant::now();
+    for (asked, confirmed) in [(1, true), (8, true), (9, false), (255, false)] {
+        let read = TftpRead {
+            timeout_seconds: Some(asked),
+            ..request(Some(512), None)
+        };
+        let mut transfer = TftpTransfer::new(now, &read, 4096);
+        let [TftpTransmit::Options(options)] = &drain(&mut transfer)[..] else {
+            panic!("no options");
+        };
+        let said = String::from_utf8_lossy(options).contains("timeout");
+        assert_eq!(said, confirmed, "{asked}");
+        let (_, waited) = wait_in_vain(&mut transfer, now);
+        assert!(waited <= Duration::from_secs(8 * (1 + 2 + 4 + 8 + 8)));
+    }
+}
+
+#[test]
 fn a_client_that_only_asked_for_the_size_ends_it() {
     let now = Instant::now();
     let mut transfer = TftpTransfer::new(now, &request(Some(512), None), 4096);
