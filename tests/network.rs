@@ -16,11 +16,14 @@ use tests::lab::{Machine, ServerProcess, inside, sh, wait_until};
 mod desk;
 #[path = "network/lender.rs"]
 mod lender;
+#[path = "network/router.rs"]
+mod router;
 #[path = "network/switch.rs"]
 mod switch;
 
 use desk::Desk;
 use lender::{Lender, Terms};
+use router::Router;
 use switch::Switch;
 
 /// From power-on to the agent's first lease, on an idle machine.
@@ -254,6 +257,107 @@ fn two_cables_bonded_by_lacp_carry_a_tagged_flash() -> Result<()> {
         drop(lender);
         Ok(())
     })
+}
+
+/// One machine makes its address itself and is flashed by multicast; the other is lent one and hears no multicast.
+#[test]
+fn machines_without_ipv4_are_flashed() -> Result<()> {
+    inside("machines_without_ipv4_are_flashed", || {
+        let desk = Desk::set(RATE)?.by_ipv6("fd77::1");
+        let room = desk.room(vec![desk.machine(1), desk.machine(2)])?;
+        sh("ip netns exec server sysctl -qw net.ipv6.conf.eth0.accept_dad=0")?;
+        sh("ip -n server addr add fd77::1/64 dev eth0 nodad")?;
+        sh("nft add table bridge deaf")?;
+        sh("nft add chain bridge deaf forward { type filter hook forward priority 1 ; }")?;
+        sh("nft add rule bridge deaf forward oifname t2 ip6 daddr ff15::/16 drop")?;
+        let server = desk.serve(&room, &["lab-1", "lab-2"])?;
+        server.flash("small", &["lab-1", "lab-2"], "auto")?;
+        let (own, lent) = (room.machine("lab-1")?, room.machine("lab-2")?);
+
+        let router = Router::announce(room.directory(), "fd77::")?;
+        desk.start(&room, own)?;
+        said(own, "state=bound address=fd77::")?;
+        drop(router);
+        let _router = Router::lend(room.directory(), "fd77::100", "fd77::1ff")?;
+        desk.start(&room, lent)?;
+        said(lent, "state=lent address=fd77::1")?;
+        said(lent, "state=bound address=fd77::1")?;
+
+        for machine in [own, lent] {
+            desk.await_flash(&server, machine)?;
+            let serial = machine.serial(1);
+            ensure!(!serial.contains("10.77.0."), "an address of IPv4: {serial}");
+        }
+        ensure!(
+            !own.said(1, "state=lent"),
+            "a router gave an address already"
+        );
+        let heard = room.loss().count("t1")?;
+        ensure!(heard.datagrams > 1000, "{heard:?} came by multicast");
+        let fetched = server
+            .job_of("lab-2")?
+            .report
+            .and_then(|report| report.fallback)
+            .unwrap_or_default();
+        ensure!(fetched.bytes > 0, "nothing came over HTTP");
+        eprintln!(
+            "{} datagrams by IPv6 multicast, {} bytes over HTTP",
+            heard.datagrams, fetched.bytes
+        );
+        Ok(())
+    })
+}
+
+/// Two cables to one switch that knows of no bond, and the frames are large.
+#[test]
+#[ignore = "half a minute more of a machine: scripts/nightly"]
+fn a_bond_with_one_cable_out_goes_on_with_large_frames() -> Result<()> {
+    inside(
+        "a_bond_with_one_cable_out_goes_on_with_large_frames",
+        || {
+            let desk = Desk::set(RATE_SLOW * 2)?;
+            let mut machine = desk.machine(1);
+            machine.cards = vec!["tap,ifname=t9,script=no,downscript=no".to_owned()];
+            let room = desk.room(vec![machine])?;
+            sh("ip tuntap add t9 mode tap")?;
+            sh("ip link set t9 master br0 up")?;
+            for link in ["t1", "t9", "s0", "br0"] {
+                sh(&format!("ip link set {link} mtu 9000"))?;
+            }
+            sh("ip -n server link set eth0 mtu 9000")?;
+            let _lender = Lender::start(
+                room.directory(),
+                &Terms {
+                    more: "option mtu 9000",
+                    ..terms(LEASE_SECONDS)
+                },
+            )?;
+            let server = desk.serve(&room, &["lab-1"])?;
+            server.ask(&[
+                "machine",
+                "set",
+                "lab-1",
+                "--kernel",
+                "netflash.bond=active-backup",
+            ])?;
+            server.flash("small", &["lab-1"], "auto")?;
+            let machine = room.machine("lab-1")?;
+            desk.start(&room, machine)?;
+            receives(&server, machine, 0.1)?;
+            busy(&server, machine)?;
+            machine.pull_cable()?;
+            desk.await_flash(&server, machine)?;
+            let bound = lines_with(machine, "state=bound");
+            ensure!(bound[0].contains("card=uplink0"), "{bound:?}");
+            ensure!(machine.said(1, "card=uplink0 mtu=9000"), "no large frames");
+            let heard = room.loss().count("t1")?;
+            let mean = heard.bytes / heard.datagrams.max(1);
+            eprintln!("datagrams of {mean} bytes on average until the cable was out");
+            // Announces are small, and come many times a second.
+            ensure!(mean > 2000, "datagrams of {mean} bytes");
+            Ok(())
+        },
+    )
 }
 
 /// What the room's DHCP server lends for this long.

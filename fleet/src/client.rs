@@ -1,6 +1,6 @@
 //! The command line's way to the server: HTTPS with the server's own authority, under its fixed name.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs};
@@ -30,7 +30,7 @@ const ANSWER_MAX: u64 = 256 << 20;
 /// Where the server is, and what proves it and us.
 #[derive(Debug, Clone)]
 struct Access {
-    address: SocketAddrV4,
+    address: SocketAddr,
     token: String,
     ca: Vec<u8>,
 }
@@ -55,7 +55,7 @@ impl Access {
     }
 }
 
-fn running(dir: &Path) -> anyhow::Result<SocketAddrV4> {
+fn running(dir: &Path) -> anyhow::Result<SocketAddr> {
     let path = dir.join("serve.json");
     let text = fs::read_to_string(&path).map_err(|_| {
         let text = format!(
@@ -68,7 +68,11 @@ fn running(dir: &Path) -> anyhow::Result<SocketAddrV4> {
         serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
     let mut address = running.https;
     if address.ip().is_unspecified() {
-        address.set_ip(Ipv4Addr::LOCALHOST);
+        let loopback: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        address.set_ip(loopback);
     }
     Ok(address)
 }
@@ -79,7 +83,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 /// The server's fixed name, and nothing else, leads to its address.
 #[derive(Debug)]
-struct Fixed(SocketAddrV4);
+struct Fixed(SocketAddr);
 
 impl Resolver for Fixed {
     fn resolve(
@@ -92,7 +96,7 @@ impl Resolver for Fixed {
             return Err(ureq::Error::HostNotFound);
         }
         let mut addresses = self.empty();
-        addresses.push(SocketAddr::V4(self.0));
+        addresses.push(self.0);
         Ok(addresses)
     }
 }

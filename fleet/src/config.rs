@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,10 +70,10 @@ pub(crate) struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Listen {
-    /// TLS: agents and the command line.
-    pub(crate) https: SocketAddrV4,
+    /// TLS: agents and the command line. `[::]` is all addresses, of IPv4 too.
+    pub(crate) https: SocketAddr,
     /// Plain HTTP: what firmware and iPXE load, one-time tokens of machines among it.
-    pub(crate) http: SocketAddrV4,
+    pub(crate) http: SocketAddr,
     /// The address machines reach this server by. Without it: the one the machine used, as its request says.
     pub(crate) address: Option<Ipv4Addr>,
 }
@@ -81,8 +81,8 @@ pub(crate) struct Listen {
 impl Default for Listen {
     fn default() -> Self {
         Listen {
-            https: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8443),
-            http: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8080),
+            https: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8443)),
+            http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
             address: None,
         }
     }
@@ -122,8 +122,8 @@ impl Default for BootConfig {
 pub(crate) struct MulticastConfig {
     /// Interface to send on; `auto` takes the only candidate.
     pub(crate) interface: String,
-    /// First group; each session takes the next address.
-    pub(crate) group: SocketAddrV4,
+    /// First group; each session takes the next address. One of IPv6 makes all of them sessions by IPv6.
+    pub(crate) group: SocketAddr,
     /// Routers a datagram may pass, plus one.
     pub(crate) ttl: u32,
     /// Bits per second on the wire, such as `900M`, or `auto`.
@@ -175,7 +175,7 @@ impl Default for MulticastConfig {
     fn default() -> Self {
         MulticastConfig {
             interface: "auto".to_owned(),
-            group: units::DEFAULT_GROUP,
+            group: units::DEFAULT_GROUP.into(),
             ttl: 1,
             rate: "900M".to_owned(),
             rate_total: "auto".to_owned(),
@@ -253,7 +253,7 @@ impl Config {
             let problem = format!("{rate:?} is no rate; write it like 900M, or auto");
             return Err(("multicast.rate_total", problem));
         }
-        if !units::is_group(*self.multicast.group.ip()) {
+        if !units::is_group(self.multicast.group.ip()) {
             let problem = format!("{} is no multicast group", self.multicast.group.ip());
             return Err(("multicast.group", problem));
         }
@@ -313,6 +313,9 @@ mod tests {
         assert!(parse("[listen]\nport = 1").is_err_and(|e| e.contains("port")));
         assert!(parse("[multicast]\nrate = 'fast'").is_err_and(|e| e.contains("multicast.rate")));
         assert!(parse("[multicast]\ngroup = '10.0.0.1:5'").is_err());
+        assert!(parse("[multicast]\ngroup = '[ff02::1]:5'").is_err());
+        assert!(parse("[multicast]\ngroup = '[ff15::1]:5'").is_ok());
+        assert!(parse("[listen]\nhttps = '[::]:8443'").is_ok());
         let injected = "[dhcp]\ninterface = \"eth0\\nport=53\"\nrange = ['10.0.0.1', '10.0.0.2']";
         assert!(parse(injected).is_err_and(|e| e.contains("dhcp.interface")));
     }

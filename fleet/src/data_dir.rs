@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -31,9 +31,9 @@ pub(crate) enum DirError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Running {
     /// TLS address.
-    pub(crate) https: SocketAddrV4,
+    pub(crate) https: SocketAddr,
     /// Plain HTTP address.
-    pub(crate) http: SocketAddrV4,
+    pub(crate) http: SocketAddr,
     /// Process id.
     pub(crate) pid: u32,
 }

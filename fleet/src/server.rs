@@ -193,7 +193,7 @@ fn admin_token(dir: &DataDir) -> anyhow::Result<String> {
     Ok(token)
 }
 
-fn listen(address: SocketAddrV4) -> anyhow::Result<TcpListener> {
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
     listener
         .set_nonblocking(true)
@@ -201,14 +201,10 @@ fn listen(address: SocketAddrV4) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-fn bound(listener: &TcpListener) -> anyhow::Result<SocketAddrV4> {
-    match listener
+fn bound(listener: &TcpListener) -> anyhow::Result<SocketAddr> {
+    listener
         .local_addr()
-        .context("asking a socket for its address")?
-    {
-        SocketAddr::V4(address) => Ok(address),
-        SocketAddr::V6(address) => anyhow::bail!("{address} is no IPv4 address"),
-    }
+        .context("asking a socket for its address")
 }
 
 /// The address of an interface, else of the first one that is not loopback, else loopback.

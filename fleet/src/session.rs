@@ -198,7 +198,7 @@ impl Sessions {
             image_name: image.name.clone(),
             image_id: image.image_id,
             session: 0,
-            group: group.into(),
+            group,
             verify_key: Hex32([0; 32]),
             awaited: receivers,
             receivers: 0,

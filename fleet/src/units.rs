@@ -88,13 +88,16 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Whether sessions may have this group: 224.0.0.x belongs to the protocols of a single network, and switches send
 /// it everywhere.
-pub(crate) fn is_group(address: Ipv4Addr) -> bool {
-    address.is_multicast() && address.octets()[..3] != [224, 0, 0]
+pub(crate) fn is_group(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_multicast() && address.octets()[..3] != [224, 0, 0],
+        IpAddr::V6(address) => is_ipv6_group(address),
+    }
 }
 
 /// Whether sessions may have this group of IPv6: somebody's own for a time, as `ff15::1`; those given out for ever
 /// belong to other protocols.
-pub(crate) fn is_ipv6_group(address: Ipv6Addr) -> bool {
+fn is_ipv6_group(address: Ipv6Addr) -> bool {
     let head = address.segments()[0];
     let of_one_source = head & 0xfff0 == ONE_SOURCE && address.segments()[1] == 0;
     address.is_multicast()
@@ -109,10 +112,7 @@ pub(crate) fn parse_group(text: &str) -> Result<SocketAddr, String> {
         let address = text.parse::<IpAddr>();
         address.map(|address| SocketAddr::new(address, DEFAULT_GROUP.port()))
     });
-    let is_good = |group: &SocketAddr| match group.ip() {
-        IpAddr::V4(address) => is_group(address),
-        IpAddr::V6(address) => is_ipv6_group(address),
-    };
+    let is_good = |group: &SocketAddr| is_group(group.ip());
     group.ok().filter(is_good).ok_or_else(|| {
         "expected a multicast group, 224.0.1.0 to 239.255.255.255[:port], or a transient one of \
          IPv6, such as [ff15::1]:port"

@@ -49,7 +49,7 @@ impl From<FetchError> for DetourError {
 impl Detour for ServerDetour {
     fn announce(&mut self) -> Result<(SocketAddr, Vec<u8>), DetourError> {
         let (sender, datagram) = self.server.announce(self.job).map_err(FetchError::from)?;
-        Ok((sender.into(), datagram))
+        Ok((sender, datagram))
     }
 
     fn preamble(&mut self, _: &ObjectId) -> Result<Vec<u8>, DetourError> {

@@ -17,6 +17,7 @@ mod compare;
 mod console;
 mod detour;
 mod dhcp;
+mod dhcp6;
 mod disks;
 mod events;
 mod flash;

@@ -117,7 +117,7 @@ impl Netlink {
     pub(crate) fn add_address(
         &mut self,
         index: u32,
-        address: Ipv4Addr,
+        address: IpAddr,
         prefix: u8,
     ) -> io::Result<()> {
         let message = address_message(index, address, prefix);
@@ -132,7 +132,7 @@ impl Netlink {
     pub(crate) fn remove_address(
         &mut self,
         index: u32,
-        address: Ipv4Addr,
+        address: IpAddr,
         prefix: u8,
     ) -> io::Result<()> {
         let message = address_message(index, address, prefix);
@@ -259,17 +259,27 @@ fn to_mac(bytes: &[u8]) -> Option<Mac> {
     bytes.try_into().ok().map(Mac)
 }
 
-fn address_message(index: u32, address: Ipv4Addr, prefix: u8) -> AddressMessage {
+fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
     message.header.index = index;
-    message.header.prefix_len = prefix.min(32);
-    let host_bits = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
     message.attributes = vec![
-        AddressAttribute::Address(IpAddr::V4(address)),
-        AddressAttribute::Local(IpAddr::V4(address)),
-        AddressAttribute::Broadcast(Ipv4Addr::from(u32::from(address) | host_bits)),
+        AddressAttribute::Address(address),
+        AddressAttribute::Local(address),
     ];
+    match address {
+        IpAddr::V4(address) => {
+            message.header.family = AddressFamily::Inet;
+            message.header.prefix_len = prefix.min(32);
+            let host_bits = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+            let broadcast = Ipv4Addr::from(u32::from(address) | host_bits);
+            let broadcast = AddressAttribute::Broadcast(broadcast);
+            message.attributes.push(broadcast);
+        }
+        IpAddr::V6(_) => {
+            message.header.family = AddressFamily::Inet6;
+            message.header.prefix_len = prefix.min(128);
+        }
+    }
     message
 }
 
@@ -288,7 +298,7 @@ mod tests {
     #[test]
     fn an_address_carries_its_broadcast_address() {
         for (prefix, last) in [(24, [10, 7, 0, 255]), (32, [10, 7, 0, 9]), (0, [255; 4])] {
-            let message = address_message(1, Ipv4Addr::new(10, 7, 0, 9), prefix);
+            let message = address_message(1, [10, 7, 0, 9].into(), prefix);
             let expected = AddressAttribute::Broadcast(Ipv4Addr::from(last));
             assert!(message.attributes.contains(&expected), "{prefix}");
         }

@@ -6,8 +6,8 @@
 //!
 //! ```text
 //!   card ─┐                     ┌─ DHCP ────┐
-//!   card ─┴─ bond? ─── VLAN? ───┤           ├─── address, routes, MTU
-//!   (each alone without a bond) └─ static ──┘
+//!   card ─┴─ bond? ─── VLAN? ───┼─ static ──┼─── address, routes, MTU
+//!   (each alone without a bond) └─ IPv6 ────┘
 //! ```
 
 mod holder;
@@ -15,12 +15,13 @@ mod stack;
 mod supply;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netflash_multicast::Family;
 use netflash_pxe::{Bond, Iface, KernelParams, OrphanKind, StaticAddress, VlanId};
 
 use crate::links::{Link, Netlink};
@@ -41,6 +42,8 @@ const CARDS_MAX: usize = 64;
 pub(crate) struct Wiring {
     /// The card to prefer.
     pub preferred: Option<Iface>,
+    /// The protocol by which the server is reached: addresses of the other are of no use.
+    pub family: Family,
     /// The cards to use as one.
     pub bond: Option<Bond>,
     /// The tag on everything.
@@ -58,11 +61,20 @@ impl Wiring {
     pub(crate) fn new(params: &KernelParams, uuid: Option<[u8; 16]>) -> Wiring {
         Wiring {
             preferred: params.iface.clone(),
+            family: Family::default(),
             bond: params.bond.clone(),
             vlan: params.vlan,
             ip: params.ip,
             gateway: params.gateway,
             uuid,
+        }
+    }
+
+    /// The same, to reach this server.
+    pub(crate) fn towards(self, server: &SocketAddr) -> Wiring {
+        Wiring {
+            family: Family::of(server),
+            ..self
         }
     }
 
@@ -91,7 +103,7 @@ struct Shared {
 struct State {
     links: Vec<Link>,
     /// By the name of the card or the bond.
-    addresses: BTreeMap<String, Ipv4Addr>,
+    addresses: BTreeMap<String, IpAddr>,
     /// Which card has the address that is not lent.
     holder: Holder,
 }
@@ -171,6 +183,9 @@ impl Network {
     fn describe_card(&self, state: &State, link: &Link) -> String {
         let wiring = &self.shared.wiring;
         let wants = match (wiring.ip, wiring.vlan) {
+            _ if wiring.family == Family::V6 => {
+                "waits for a router or a DHCPv6 server to give it an address".into()
+            }
             (Some(ip), _) => format!("could have {ip}"),
             (None, Some(vlan)) => format!("asks for an address in VLAN {vlan} (DHCP)"),
             (None, None) => "asks for an address (DHCP)".into(),
@@ -261,7 +276,7 @@ mod tests {
             links: links.iter().enumerate().map(link).collect(),
             addresses: addressed
                 .iter()
-                .map(|name| (name.to_string(), Ipv4Addr::new(10, 7, 0, 2)))
+                .map(|name| (name.to_string(), [10, 7, 0, 2].into()))
                 .collect(),
             holder: Holder::default(),
         };

@@ -4,7 +4,7 @@
 //! library's own verification stays on, with no DNS and no clock that matters.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -49,27 +49,27 @@ pub(crate) enum ServerError {
     /// No connection, no trust, or no answer in time.
     #[error("server {address}: {problem}")]
     Unreachable {
-        address: SocketAddrV4,
+        address: SocketAddr,
         problem: String,
     },
     /// It answered that it will not.
     #[error("server {address} refused ({status}): {message}")]
     Refused {
-        address: SocketAddrV4,
+        address: SocketAddr,
         status: u16,
         message: String,
     },
     /// Others come first.
     #[error("server {address}: number {position} in the queue")]
     Busy {
-        address: SocketAddrV4,
+        address: SocketAddr,
         position: u32,
         again: Duration,
     },
     /// It answered something else than the contract says.
     #[error("server {address} gave an answer that makes no sense: {problem}")]
     Nonsense {
-        address: SocketAddrV4,
+        address: SocketAddr,
         problem: String,
     },
 }
@@ -98,7 +98,7 @@ impl ServerError {
 /// A connection's worth of trust.
 pub(crate) struct Server {
     agent: Agent,
-    address: SocketAddrV4,
+    address: SocketAddr,
     hello: Hello,
     bearer: Mutex<String>,
 }
@@ -145,14 +145,18 @@ impl Server {
     /// # Errors
     /// When there is no route.
     pub(crate) fn local_address(&self) -> std::io::Result<IpAddr> {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        let anywhere: IpAddr = match self.address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((anywhere, 0))?;
         // Connecting a datagram socket sends nothing; it asks the kernel for the route.
         socket.connect(self.address)?;
         Ok(socket.local_addr()?.ip())
     }
 
     /// The server's address.
-    pub(crate) fn address(&self) -> SocketAddrV4 {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
@@ -215,7 +219,7 @@ impl Server {
     ///
     /// # Errors
     /// See [`ServerError`].
-    pub(crate) fn announce(&self, job: u64) -> Result<(SocketAddrV4, Vec<u8>), ServerError> {
+    pub(crate) fn announce(&self, job: u64) -> Result<(SocketAddr, Vec<u8>), ServerError> {
         let (sender, datagram) = self.fetch(API_ANNOUNCE, job, None)?;
         let sender = sender.ok_or_else(|| ServerError::Nonsense {
             address: self.address,
@@ -290,7 +294,7 @@ impl Server {
         path: &str,
         job: u64,
         range: Option<&Range<u64>>,
-    ) -> Result<(Option<SocketAddrV4>, Vec<u8>), ServerError> {
+    ) -> Result<(Option<SocketAddr>, Vec<u8>), ServerError> {
         let path = path.replace("{id}", &job.to_string());
         self.with_bearer(|bearer| {
             let mut request = self
@@ -400,7 +404,7 @@ impl Server {
 
 /// Every name is this address; the certificate decides whether it is the right one.
 #[derive(Debug)]
-struct Fixed(SocketAddrV4);
+struct Fixed(SocketAddr);
 
 impl Resolver for Fixed {
     fn resolve(
@@ -410,7 +414,7 @@ impl Resolver for Fixed {
         _: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let mut addresses = self.empty();
-        addresses.push(SocketAddr::V4(self.0));
+        addresses.push(self.0);
         Ok(addresses)
     }
 }

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Where the files of `trust.img` and the token are unpacked.
@@ -21,7 +21,7 @@ pub(crate) struct Trust {
     /// Certificates of the only authority, PEM.
     pub authority: Vec<u8>,
     /// The server's HTTPS address.
-    pub server: SocketAddrV4,
+    pub server: SocketAddr,
     /// The one-time token, of a machine that was booted over the network.
     pub token: Option<String>,
 }
@@ -48,11 +48,11 @@ impl Trust {
     ///
     /// # Errors
     /// Names the first file that is missing or damaged.
-    pub(crate) fn read(server: Option<SocketAddrV4>) -> Result<Trust, TrustError> {
+    pub(crate) fn read(server: Option<SocketAddr>) -> Result<Trust, TrustError> {
         Trust::read_in(Path::new(DIRECTORY), server)
     }
 
-    fn read_in(directory: &Path, server: Option<SocketAddrV4>) -> Result<Trust, TrustError> {
+    fn read_in(directory: &Path, server: Option<SocketAddr>) -> Result<Trust, TrustError> {
         let trust = "trust.img";
         let authority = read(&directory.join("ca.pem"), trust)?;
         let server = match server {
@@ -141,6 +141,14 @@ mod tests {
         let directory = files(&[("token", b"abc")]);
         let error = Trust::read_in(directory.path(), None).unwrap_err();
         assert!(error.to_string().contains("trust.img did not arrive"));
+    }
+
+    #[test]
+    fn the_server_may_have_an_ipv6_address() {
+        let server = b"[fd77::1]:8443\n";
+        let directory = files(&[("ca.pem", b"pem"), ("server", server)]);
+        let trust = Trust::read_in(directory.path(), None).unwrap();
+        assert_eq!(trust.server, "[fd77::1]:8443".parse().unwrap());
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Worker {
         }
         let trust = Trust::read(self.params.server).map_err(|error| vec![error.to_string()])?;
         let started = Instant::now();
-        let network = self.wait_for_network(wiring);
+        let network = self.wait_for_network(wiring.towards(&trust.server));
         let disks = disks::wait_for_one(DISK_WAIT.saturating_sub(started.elapsed()));
         let links = network.links();
         let key = AgentKey::generate().map_err(|error| vec![error.to_string()])?;

@@ -8,9 +8,10 @@ const ETHERNET_BYTES: u64 = 14;
 const UDP_BYTES: u32 = 8;
 
 /// The version of the Internet Protocol that a session goes by. It is that of its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Family {
     /// IPv4 (RFC 791).
+    #[default]
     V4,
     /// IPv6 (RFC 8200).
     V6,

@@ -38,7 +38,7 @@ pub enum InterfaceChoice {
     /// The only interface that is up, can do multicast and has an address of the family.
     #[default]
     Auto,
-    /// The interface with this name or this address.
+    /// The interface with this name or this address; an address of the other family names its interface.
     Named(String),
     /// This one, which was chosen before.
     Chosen(Interface),
@@ -121,7 +121,17 @@ impl Interface {
     /// # Errors
     /// When there is none or more than one; the message lists what there is.
     pub fn choose(choice: &InterfaceChoice, family: Family) -> Result<Interface, InterfaceError> {
-        choose_from(Interface::list(family)?, choice, family)
+        let other = match (choice, family) {
+            (InterfaceChoice::Named(wanted), Family::V4) if is_address(wanted, Family::V6) => {
+                Interface::list(Family::V6)?
+            }
+            (InterfaceChoice::Named(wanted), Family::V6) if is_address(wanted, Family::V4) => {
+                Interface::list(Family::V4)?
+            }
+            _ => Vec::new(),
+        };
+        let choice = by_name(choice, &other);
+        choose_from(Interface::list(family)?, &choice, family)
     }
 
     /// The name the kernel gives it, `eth0`.
@@ -196,6 +206,21 @@ impl Interface {
     fn is_called(&self, wanted: &str) -> bool {
         self.name == wanted || wanted.parse() == Ok(self.address)
     }
+}
+
+fn is_address(text: &str, family: Family) -> bool {
+    text.parse()
+        .is_ok_and(|address: IpAddr| Family::of_ip(&address) == family)
+}
+
+/// A choice by an address of one of `others`, as one by that interface's name.
+fn by_name(choice: &InterfaceChoice, others: &[Interface]) -> InterfaceChoice {
+    let InterfaceChoice::Named(wanted) = choice else {
+        return choice.clone();
+    };
+    let has_it = |other: &&Interface| wanted.parse() == Ok(other.address);
+    let name = others.iter().find(has_it).map(|other| other.name.clone());
+    InterfaceChoice::Named(name.unwrap_or_else(|| wanted.clone()))
 }
 
 fn choose_from(
@@ -336,6 +361,20 @@ mod tests {
         assert_eq!(chosen, first);
         let chosen = choose_from(vec![six.clone()], &choice, Family::V6).expect("its name");
         assert_eq!(chosen, six);
+    }
+
+    #[test]
+    fn an_address_of_the_other_family_names_its_interface() {
+        let others = [card("eth0", [10, 0, 0, 1]), card("eth1", [10, 0, 1, 1])];
+        for (wanted, name) in [
+            ("10.0.1.1", "eth1"),
+            ("10.0.2.1", "10.0.2.1"),
+            ("eth0", "eth0"),
+        ] {
+            let choice = by_name(&InterfaceChoice::Named(wanted.to_owned()), &others);
+            assert_eq!(choice, InterfaceChoice::Named(name.to_owned()));
+        }
+        assert!(is_address("fd00::1", Family::V6) && !is_address("fd00::1", Family::V4));
     }
 
     #[test]

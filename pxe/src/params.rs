@@ -4,7 +4,7 @@
 //! the console and the server.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use crate::{Bond, DiskSelector, Mac, StaticAddress, VlanId, plain};
@@ -150,7 +150,7 @@ impl fmt::Display for ParamWarning {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelParams {
     /// `netflash.server`
-    pub server: Option<SocketAddrV4>,
+    pub server: Option<SocketAddr>,
     /// `netflash.iface`
     pub iface: Option<Iface>,
     /// `netflash.vlan`

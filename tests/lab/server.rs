@@ -42,6 +42,10 @@ pub struct ServerOptions {
     pub lends: bool,
     /// More kernel parameters for the agent.
     pub kernel: String,
+    /// What `[listen]` says besides the address.
+    pub listen: String,
+    /// What `[multicast]` says besides what every lab needs.
+    pub multicast: String,
     /// What `[dhcp]` says besides its interface.
     pub dhcp: String,
     /// More tables for its configuration.
@@ -60,6 +64,8 @@ impl Default for ServerOptions {
             wait_seconds: (60.0 * stretch).min(WAIT_SECONDS_MAX) as u32,
             lends: true,
             kernel: String::new(),
+            listen: String::new(),
+            multicast: String::new(),
             dhcp: OWN_DHCP.to_owned(),
             more: String::new(),
         }
@@ -212,6 +218,7 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
     Ok(format!(
         "[listen]\n\
          address = \"{SERVER_ADDRESS}\"\n\
+         {listen}\n\
          [boot]\n\
          appliance = {appliance:?}\n\
          console = \"console=ttyS0,115200\"\n\
@@ -224,6 +231,7 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
          wait_seconds = {wait}\n\
          # The emulated processors have no AES instructions.\n\
          cipher = \"chacha20-poly1305\"\n\
+         {multicast}\n\
          [power.chassis]\n\
          driver = \"command\"\n\
          {on}\n{off}\n{cycle}\n{status}\n{more}\n",
@@ -232,6 +240,8 @@ fn configuration(programs: &Programs, options: &ServerOptions) -> Result<String>
         rate = options.rate_bits,
         wait = options.wait_seconds,
         kernel = options.kernel,
+        listen = options.listen,
+        multicast = options.multicast,
         more = options.more,
         on = button("on"),
         off = button("off"),

@@ -25,7 +25,7 @@ pub(crate) struct Desk {
     programs: Programs,
     image: PathBuf,
     disk: GuestDisk,
-    rate_bits: u64,
+    options: ServerOptions,
 }
 
 impl Desk {
@@ -47,8 +47,20 @@ impl Desk {
             image,
             disk: GuestDisk::open(&raw)?,
             directory,
-            rate_bits,
+            options: ServerOptions {
+                rate_bits,
+                lends: false,
+                ..ServerOptions::default()
+            },
         })
+    }
+
+    /// The same desk, with a server that agents reach at this IPv6 address only, and that sends by IPv6.
+    pub(crate) fn by_ipv6(mut self, address: &str) -> Desk {
+        self.options.kernel = format!("netflash.server=[{address}]:8443");
+        self.options.listen = "https = \"[::]:8443\"\nhttp = \"[::]:8080\"".to_owned();
+        self.options.multicast = "group = \"[ff15::efc0:4e46]:9078\"".to_owned();
+        self
     }
 
     /// Where the test's files are.
@@ -85,12 +97,7 @@ impl Desk {
 
     /// The server, started where it was before.
     pub(crate) fn serve_again<'room>(&self, room: &'room Room) -> Result<ServerProcess<'room>> {
-        let options = ServerOptions {
-            rate_bits: self.rate_bits,
-            lends: false,
-            ..ServerOptions::default()
-        };
-        ServerProcess::start(room, &self.programs, &options)
+        ServerProcess::start(room, &self.programs, &self.options)
     }
 
     /// Spares the machine its firmware and switches it on.

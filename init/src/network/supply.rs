@@ -1,4 +1,7 @@
-//! One link and its address: signal, VLAN, then DHCP or the address of the command line, until the machine goes down.
+//! One link and its address: signal, VLAN, then DHCP, the address of the command line, or IPv6 where the server is
+//! reached by it, until the machine goes down.
+
+mod ipv6;
 
 use std::fs;
 use std::io;
@@ -8,6 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netflash_multicast::Family;
 use netflash_pxe::StaticAddress;
 use ring::rand::{SecureRandom, SystemRandom};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -81,9 +85,10 @@ fn serve(shared: &Shared, card: &Link) -> io::Result<()> {
         top,
         had_signal: true,
     };
-    match shared.wiring.ip {
-        Some(ip) => supply.hold(ip),
-        None => supply.borrow(),
+    match (shared.wiring.family, shared.wiring.ip) {
+        (Family::V6, _) => supply.listen(),
+        (Family::V4, Some(ip)) => supply.hold(ip),
+        (Family::V4, None) => supply.borrow(),
     }
 }
 
@@ -229,7 +234,7 @@ impl Supply<'_> {
     /// Makes the kernel have the address, and tells who waits; whether that is news.
     fn settle(&self, address: Ipv4Addr, prefix: u8, router: Option<Ipv4Addr>) -> io::Result<bool> {
         let mut netlink = Netlink::open()?;
-        netlink.add_address(self.top.index, address, prefix)?;
+        netlink.add_address(self.top.index, address.into(), prefix)?;
         if let Some(router) = router {
             let metric = METRIC.saturating_add(self.top.index);
             // A router outside the network is a mistake of the server we can live with.
@@ -238,16 +243,18 @@ impl Supply<'_> {
             }
         }
         let mut state = self.shared.lock();
-        let former = state.addresses.insert(self.card.name.clone(), address);
+        let former = state
+            .addresses
+            .insert(self.card.name.clone(), address.into());
         self.shared.changed.notify_all();
-        Ok(former != Some(address))
+        Ok(former != Some(address.into()))
     }
 
     fn leave(&self, address: Ipv4Addr, prefix: u8) {
         self.shared.lock().addresses.remove(&self.card.name);
         // It may be gone already when the link went down.
         let _ = Netlink::open()
-            .and_then(|mut netlink| netlink.remove_address(self.top.index, address, prefix));
+            .and_then(|mut netlink| netlink.remove_address(self.top.index, address.into(), prefix));
         self.shared.changed.notify_all();
     }
 }

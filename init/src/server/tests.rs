@@ -42,7 +42,7 @@ type Requests = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 /// A server that gives its answers in order, and the last one for ever.
 pub(crate) struct FakeServer {
-    address: std::net::SocketAddrV4,
+    address: SocketAddr,
     authority: String,
     requests: Requests,
 }
@@ -70,9 +70,7 @@ impl FakeServer {
             )
             .unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let SocketAddr::V4(address) = listener.local_addr().unwrap() else {
-            unreachable!("bound to an IPv4 address");
-        };
+        let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = requests.clone();
         let config = Arc::new(config);
@@ -245,9 +243,7 @@ fn hostile_answers_are_errors_that_pass() {
 #[test]
 fn nobody_there_is_an_error_that_names_the_address() {
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let SocketAddr::V4(address) = closed.local_addr().unwrap() else {
-        unreachable!("bound to an IPv4 address");
-    };
+    let address = closed.local_addr().unwrap();
     drop(closed);
     let trust = Trust {
         authority: FakeServer::start(vec![]).authority.into_bytes(),
@@ -262,7 +258,7 @@ fn nobody_there_is_an_error_that_names_the_address() {
 fn an_authority_of_garbage_is_an_error() {
     let trust = Trust {
         authority: b"garbage".to_vec(),
-        server: std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
+        server: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
         token: None,
     };
     let error = Server::new(&trust, hello()).unwrap_err();

@@ -1,7 +1,7 @@
 //! An appliance bound to one server: what media and kexec have in common.
 
 use std::fs;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -20,7 +20,7 @@ pub(super) struct BoundArgs {
     trust: Option<PathBuf>,
     /// Where the server is, instead of the address in trust.img
     #[arg(long, value_name = "IP:PORT")]
-    server: Option<SocketAddrV4>,
+    server: Option<SocketAddr>,
     /// More kernel parameters for the agent
     #[arg(long, value_name = "TEXT")]
     parameters: Option<String>,
