@@ -21,6 +21,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 const RECEIVERS: usize = 4;
 /// Where the sender answers over HTTP.
 const HATCH: &str = "10.78.0.1:9079";
+/// How long a receiver waits for multicast before it tries the hatch: longer than the sender may take to start.
+const PATIENCE: &str = "8s";
 
 /// Four machines that may go over HTTP, their disks, and the sender.
 struct Room {
@@ -42,13 +44,7 @@ impl Room {
             [] => None,
             some => Some(Wall::build(some, wall)?),
         };
-        let (mut disks, mut receivers) = (Vec::new(), Vec::new());
-        for name in hall.receivers() {
-            let disk = directory.path().join(format!("{name}.raw"));
-            let options = ["--http", HATCH, "--patience", "3s"];
-            receivers.push(payload.receive(&name, &disk, &options)?);
-            disks.push(disk);
-        }
+        // First: it announces while it waits, and the receivers' patience begins with them.
         let count = RECEIVERS.to_string();
         let options = [
             "--receivers",
@@ -61,6 +57,13 @@ impl Room {
             "80M",
         ];
         let sender = payload.send(hall.sender(), &options)?;
+        let (mut disks, mut receivers) = (Vec::new(), Vec::new());
+        for name in hall.receivers() {
+            let disk = directory.path().join(format!("{name}.raw"));
+            let options = ["--http", HATCH, "--patience", PATIENCE];
+            receivers.push(payload.receive(&name, &disk, &options)?);
+            disks.push(disk);
+        }
         let room = Room {
             _directory: directory,
             payload,

@@ -208,7 +208,7 @@ fn a_receiver_killed_twenty_times_completes() -> Result<()> {
         let disk = directory.path().join("former.raw");
         let hall = Hall::build(1, 1.0)?;
         let all = differing_mebibytes(&payload.raw, &disk)?;
-        let sender = payload.send(hall.sender(), &["--receivers", "1", "--rate", "20M"])?;
+        let sender = payload.send(hall.sender(), &["--receivers", "1", "--rate", "10M"])?;
         let mut lacking = Vec::new();
         for kill in 1..=KILLS {
             let mut receiver = payload.receive("r1", &disk, &[])?;

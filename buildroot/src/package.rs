@@ -189,6 +189,7 @@ pub(crate) fn download(cache: &Path, name: &str, version: &str) -> Result<PathBu
     let mut apt = Command::new("apt-get");
     // As root, apt would hand over to a user who may not write here, and warn about it.
     apt.args(["download", "--quiet=2", "-o", "APT::Sandbox::User=root"])
+        .args(["-o", "Acquire::Retries=3"])
         .arg(format!("{name}={version}"));
     run(apt.current_dir(partial.path()), "apt-get")?;
     let downloaded = partial.path().join(&file_name);

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,8 +15,26 @@ use anyhow::{Context, Result, bail, ensure};
 use super::Board;
 use crate::lab::{First, wait_until};
 
+/// Ports for simulators: below those that the kernel gives to whoever asks for any, so that one which is free stays so
+/// until its simulator has started; for each process its own.
+const PORTS_FROM: u16 = 20_000;
+const PORTS_EACH: u16 = 120;
+
 /// How long the simulator may take until it answers.
 const STARTS: Duration = Duration::from_secs(20);
+
+/// A port that nobody has; `ipmi_sim` takes no port 0.
+fn free_port() -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = PORTS_FROM + (std::process::id() % 100) as u16 * PORTS_EACH;
+    for _ in 0..PORTS_EACH {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS_EACH;
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port is free from {first} on");
+}
 
 /// A running simulator; it ends with this value.
 pub struct IpmiSim {
@@ -34,8 +53,7 @@ impl IpmiSim {
     /// begins the command, to run it in a namespace.
     pub fn start(directory: &Path, lab: &Path, mut within: Command) -> Result<IpmiSim> {
         fs::create_dir_all(directory.join("bmc-state"))?;
-        // Free at this moment; ipmi_sim takes no port 0.
-        let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let at = |name: &str| directory.join(name);
         fs::write(at("bmc-lan.conf"), lan_conf(port, lab, directory))?;
         fs::write(at("bmc.emu"), EMULATION)?;

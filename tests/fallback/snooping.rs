@@ -18,7 +18,7 @@ use tests::{
     net::{Hall, Payload, Program, differing_mebibytes, netflash},
 };
 
-use super::{HATCH, LIMIT, MEBIBYTES, result_of, says};
+use super::{HATCH, LIMIT, MEBIBYTES, PATIENCE, result_of, says};
 
 #[test]
 fn memberships_are_told_again_in_both_versions() -> Result<()> {
@@ -108,8 +108,9 @@ fn who_repeats_its_membership_survives_a_querier_that_dies_and_who_does_not_goes
             )?;
             let router = Router::start("r3");
             let (faithful, forgetful) = (directory.path().join("r1"), directory.path().join("r2"));
-            let with =
-                |more: [&'static str; 2]| ["--http", HATCH, "--patience", "3s", more[0], more[1]];
+            let with = |more: [&'static str; 2]| {
+                ["--http", HATCH, "--patience", PATIENCE, more[0], more[1]]
+            };
             let survivor = payload.receive("r1", &faithful, &with(["--igmp", "1s"]))?;
             let forgotten = payload.receive("r2", &forgetful, &with(["--igmp", "0s"]))?;
             wait_until("both to be members by the querier's word", LIMIT, || {

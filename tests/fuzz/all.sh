@@ -75,7 +75,7 @@ begin wire wire "$seeds/wire"
 begin tftp tftp "$seeds/tftp" -max_len=2048
 begin dhcp dhcp "$seeds/dhcp" -max_len=1600
 begin igmp igmp "" -max_len=2048
-begin cmdline cmdline ""
+begin cmdline cmdline "$seeds/cmdline"
 begin power power "$seeds/power" -max_len=8000
 for target in sender receiver; do
     begin "$target" "$target" "" -max_len=4096 -len_control=0

@@ -145,7 +145,7 @@ fn sending(port: u16, receivers: u32, payload: &Payload) -> SendConfig {
         signing_key: SigningKey::generate().expect("random"),
         seal: None,
         audience: Audience::of(receivers),
-        wait: Duration::from_secs(1),
+        wait: Duration::from_secs(20),
         linger: Duration::from_millis(500),
     }
 }
@@ -253,7 +253,7 @@ fn a_sealed_session_is_for_those_with_its_key() {
             ..receiving(47_113)
         };
         let without = ReceiveConfig {
-            search: Some(Duration::from_secs(1)),
+            search: Some(Duration::from_secs(5)),
             ..receiving(47_113)
         };
         let source = payload.clone();

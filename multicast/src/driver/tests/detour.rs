@@ -126,7 +126,7 @@ fn without_another_way_a_blocked_machine_says_why_and_gives_up() {
         patience: HASTE,
     };
     let config = ReceiveConfig {
-        search: Some(Duration::from_secs(2)),
+        search: Some(Duration::from_secs(5)),
         ..receiving(47_112)
     };
     let mut said = Vec::new();
