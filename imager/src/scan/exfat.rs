@@ -176,10 +176,15 @@ impl<'a> Volume<'a> {
         cluster >= FIRST_CLUSTER && cluster - FIRST_CLUSTER < self.clusters
     }
 
+    /// Most clusters of a chain: one that goes round in circles ends here.
+    fn chain_max(&self) -> u64 {
+        CHAIN_MAX.min(self.clusters.into())
+    }
+
     /// The clusters of a file of `bytes`, whose chain must be as long as that.
     fn chain(&self, first: u32, bytes: u64) -> Result<Vec<u32>, Obstacle> {
         let count = bytes.div_ceil(self.cluster_bytes);
-        if bytes == 0 || !self.has(first) || count > CHAIN_MAX {
+        if bytes == 0 || !self.has(first) || count > self.chain_max() {
             return Err(Obstacle::unknown("its root directory is damaged"));
         }
         let mut clusters = vec![first];
@@ -236,7 +241,7 @@ impl<'a> Volume<'a> {
             }
             match self.next(cluster)? {
                 None => return Ok(root),
-                Some(_) if root.clusters.len() as u64 == CHAIN_MAX => {
+                Some(_) if root.clusters.len() as u64 == self.chain_max() => {
                     return Err(Obstacle::unknown("its root directory is too large"));
                 }
                 Some(next) => cluster = next,
@@ -256,7 +261,8 @@ impl Root {
             };
             match entry[0] {
                 ENTRY_END => return true,
-                ENTRY_BITMAP => self.bitmaps.push(file),
+                // A second one is refused, and no third is needed for that.
+                ENTRY_BITMAP if self.bitmaps.len() < 2 => self.bitmaps.push(file),
                 ENTRY_UPCASE => self.upcase = Some(file),
                 ENTRY_LABEL => {
                     let units = (0..usize::from(entry[1].min(11))).map(|n| fields.u16(2 + 2 * n));

@@ -1,5 +1,8 @@
 //! Volumes made by `mkfs.exfat` and counted by `dump.exfat`; filled ones are in the system tests.
 
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -127,6 +130,47 @@ fn what_contradicts_itself_is_not_believed() {
     let mut sum = raw.clone();
     sum[11 * 512 + 8] ^= 1;
     assert!(told(&sum).unwrap_err().contains("checksum"));
+}
+
+/// A volume that counts how often it is read.
+struct Counted<'a> {
+    raw: Memory<'a>,
+    reads: AtomicU64,
+}
+
+impl ReadAt for Counted<'_> {
+    fn raw_bytes(&self) -> u64 {
+        self.raw.raw_bytes()
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.raw.read_exact_at(offset, buffer)
+    }
+}
+
+/// Found by the fuzzer: such a chain was followed for a million clusters, whatever the volume had.
+#[test]
+fn a_chain_that_goes_round_in_circles_ends_with_the_clusters_of_the_volume() {
+    let directory = TempDir::new().unwrap();
+    let mut raw = std::fs::read(made(&directory, 8 * MIB, &["-c", "4K"])).unwrap();
+    let (table, own, clusters) = {
+        let fields = Fields(&raw);
+        (
+            fields.u32(80) as usize * 512,
+            fields.u32(96),
+            fields.u32(92),
+        )
+    };
+    let at = table + own as usize * 4;
+    raw[at..at + 4].copy_from_slice(&own.to_le_bytes());
+    let counted = Counted {
+        raw: Memory(&raw),
+        reads: AtomicU64::new(0),
+    };
+    assert!(free(&counted).is_err());
+    let reads = counted.reads.into_inner();
+    assert!((1..2 * u64::from(clusters)).contains(&reads), "{reads}");
 }
 
 proptest! {
