@@ -81,7 +81,7 @@ fn everything_arrives(test: &str, loss_percent: f64, wire_limit: f64) -> Result<
         println!("{}", transfer.sender.stdout.trim());
         for lost in &transfer.loss_percent {
             ensure!(
-                (lost - loss_percent).abs() <= loss_percent * 0.3,
+                (lost - loss_percent).abs() <= loss_percent * 0.2,
                 "lost {lost} % instead of {loss_percent} %"
             );
         }

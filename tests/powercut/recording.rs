@@ -143,7 +143,7 @@ impl Recording {
         });
         println!("{seen} cuts: {verdicts:?}; the next flash completed on {next_runs} of them");
         assert!(epochs.len() >= 7, "a flush is missing: {epochs:?}");
-        assert!(seen >= 150 && verdicts.len() == 3, "{verdicts:?}");
+        assert!(seen >= 200 && verdicts.len() == 3, "{verdicts:?}");
     }
 
     /// The next flash, on a disk that a power cut has left.

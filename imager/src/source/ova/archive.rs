@@ -95,9 +95,16 @@ fn check(block: &[u8; BLOCK_BYTES as usize], at: u64) -> Result<(), Fault> {
 /// Octal digits, or the binary form of GNU tar.
 fn number(field: &[u8]) -> Option<u64> {
     if field[0] == 0x80 {
-        let (high, low) = field.split_at(field.len() - 8);
-        let zero = high[1..].iter().all(|&byte| byte == 0);
-        return zero.then(|| u64::from_be_bytes(low.try_into().expect("eight bytes")));
+        // The mark is the first byte; of a field of eight bytes, as the sum is, it stands among the number's own.
+        let (high, low) = field.split_at(field.len().checked_sub(8)?);
+        let zero = high.iter().skip(1).all(|&byte| byte == 0);
+        let low = u64::from_be_bytes(low.try_into().expect("eight bytes"));
+        let low = if high.is_empty() {
+            low & (u64::MAX >> 8)
+        } else {
+            low
+        };
+        return zero.then_some(low);
     }
     let text = std::str::from_utf8(field).ok()?;
     let text = text.trim_matches(|c| c == '\0' || c == ' ');
@@ -132,4 +139,22 @@ fn record<'a>(records: &'a str, key: &str) -> Option<&'a str> {
         let (_, pair) = line.split_once(' ')?;
         pair.strip_prefix(key)?.strip_prefix('=')
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn numbers_are_octal_or_binary_in_fields_of_either_length() {
+        assert_eq!(number(b"0000644\0"), Some(0o644));
+        assert_eq!(number(b"      7 \0  "), Some(7));
+        let long = [0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1];
+        assert_eq!(number(&long), Some((2 << 32) + 1));
+        assert_eq!(number(&[0x80, 1, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1]), None);
+        // Found by the fuzzer: the field of the sum has no more than eight bytes.
+        assert_eq!(number(&[0x80, 0, 0, 0, 0, 0, 1, 2]), Some(258));
+        assert_eq!(number(&[0x80; 7]), None);
+        assert_eq!(number(b"nonsense"), None);
+    }
 }
