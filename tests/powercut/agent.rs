@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -19,8 +19,8 @@ use crate::oracle::Oracle;
 use crate::recording::Recording;
 
 /// From power-on to the agent's reboot, on an idle machine.
-const FLASH_LIMIT: Duration = Duration::from_secs(240);
-const NAME: &str = "lab-1";
+pub(crate) const FLASH_LIMIT: Duration = Duration::from_secs(240);
+pub(crate) const NAME: &str = "lab-1";
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
 /// Flashes twice in a machine, and cuts both recordings.
@@ -34,17 +34,7 @@ pub(crate) fn assert_every_cut_is_safe(seed: u64) -> Result<()> {
     let unused = disks::free_blocks(path, "first");
 
     let log = path.join("told.log");
-    let mut spec = MachineSpec::new(1, Firmware::Bios, Nic::Virtio);
-    spec = spec.disk(path, Bus::Virtio, DISK_BYTES as u64);
-    spec.disks[0].record = Some(log.clone());
-    let disk = spec.disks[0].path.clone();
-    fs::copy(path.join("former.raw"), &disk).context("filling the disk")?;
-    let room = Room::build(path, Path::new(LAB), vec![spec], 0.0)?;
-    let programs = Programs::new(
-        given("NETFLASH_BIN")?,
-        given("NETFLASH_APPLIANCE")?,
-        LAB.into(),
-    );
+    let (room, programs, disk) = room_in(path, Some(log.clone()))?;
     let server = ServerProcess::start(&room, &programs, &ServerOptions::default())?;
     let machine = room.machine(NAME)?;
     server.add_machine(machine)?;
@@ -65,6 +55,23 @@ pub(crate) fn assert_every_cut_is_safe(seed: u64) -> Result<()> {
         recording.assert_every_cut_is_safe(seed);
     }
     Ok(())
+}
+
+/// A room with one machine, on whose disk the raw disk `former` is; `record` is told all that is written to it. Also
+/// the programs, and where the disk is.
+pub(crate) fn room_in(path: &Path, record: Option<PathBuf>) -> Result<(Room, Programs, PathBuf)> {
+    let spec = MachineSpec::new(1, Firmware::Bios, Nic::Virtio);
+    let mut spec = spec.disk(path, Bus::Virtio, DISK_BYTES as u64);
+    spec.disks[0].record = record;
+    let disk = spec.disks[0].path.clone();
+    fs::copy(path.join("former.raw"), &disk).context("filling the disk")?;
+    let room = Room::build(path, Path::new(LAB), vec![spec], 0.0)?;
+    let programs = Programs::new(
+        given("NETFLASH_BIN")?,
+        given("NETFLASH_APPLIANCE")?,
+        LAB.into(),
+    );
+    Ok((room, programs, disk))
 }
 
 /// Switches the machine on, spares it its firmware, and waits until the agent has done its job.

@@ -2,18 +2,14 @@
 //! from any point, and whatever it leaves must be dead, whole, or what it was.
 
 use std::fs;
-use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tests::lab::{
-    Bus, Firmware, MachineSpec, Nic, Power, Programs, Room, ServerOptions, ServerProcess,
-    await_flash, direct_boot, given, wait_until,
-};
+use tests::lab::{Power, ServerOptions, ServerProcess, await_flash, direct_boot, wait_until};
 use tests::net::differing_mebibytes;
 use tests::sim::Chance;
 
-use crate::disks::{self, DISK_BYTES};
+use crate::agent::{FLASH_LIMIT, NAME, room_in};
+use crate::disks;
 use crate::oracle::{Oracle, Verdict};
 
 /// Power cuts, spread over this part of what is to be written.
@@ -21,10 +17,6 @@ const CUTS: usize = 12;
 const CUTS_UP_TO: f64 = 0.9;
 /// Slow enough that there is something between two cuts, in bits per second.
 const RATE_BITS: u64 = 16_000_000;
-/// From power-on to the next cut or to the end, on an idle machine.
-const RUN_LIMIT: Duration = Duration::from_secs(240);
-const NAME: &str = "lab-1";
-const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
 /// Flashes another system's disk with all these cuts on the way.
 pub(crate) fn assert_every_cut_is_survived(seed: u64) -> Result<()> {
@@ -38,16 +30,7 @@ pub(crate) fn assert_every_cut_is_survived(seed: u64) -> Result<()> {
     };
     // Free blocks too: what is left to write can be counted then.
     disks::image(path, "image", false);
-    let spec = MachineSpec::new(1, Firmware::Bios, Nic::Virtio);
-    let spec = spec.disk(path, Bus::Virtio, DISK_BYTES as u64);
-    let disk = spec.disks[0].path.clone();
-    fs::copy(path.join("former.raw"), &disk).context("filling the disk")?;
-    let room = Room::build(path, Path::new(LAB), vec![spec], 0.0)?;
-    let programs = Programs::new(
-        given("NETFLASH_BIN")?,
-        given("NETFLASH_APPLIANCE")?,
-        LAB.into(),
-    );
+    let (room, programs, disk) = room_in(path, None)?;
     let options = ServerOptions {
         rate_bits: RATE_BITS,
         wait_seconds: 1,
@@ -67,7 +50,7 @@ pub(crate) fn assert_every_cut_is_survived(seed: u64) -> Result<()> {
         let left = (all as f64 * (1.0 - share)) as usize;
         machine.set_boot(direct_boot(&room, machine)?)?;
         machine.press(Power::On)?;
-        wait_until("its share of the disk", RUN_LIMIT, || {
+        wait_until("its share of the disk", FLASH_LIMIT, || {
             ensure!(!machine.is_off()?, "it was done before cut {cut}");
             Ok(differing_mebibytes(&raw, &disk)? <= left)
         })?;
@@ -82,7 +65,7 @@ pub(crate) fn assert_every_cut_is_survived(seed: u64) -> Result<()> {
     }
     machine.set_boot(direct_boot(&room, machine)?)?;
     machine.press(Power::On)?;
-    await_flash(&server, machine, RUN_LIMIT)?;
+    await_flash(&server, machine, FLASH_LIMIT)?;
     let content = fs::read(&disk).context("reading the disk")?;
     ensure!(oracle.is_image(&content), "the disk is not the image");
     println!("of {all} MiB there lacked at the cuts: {lacking:?}");

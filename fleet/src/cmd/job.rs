@@ -218,7 +218,7 @@ fn flash(client: &Client, args: FlashArgs, json: bool) -> anyhow::Result<Exit> {
     confirm_erasing(
         &args
             .scope
-            .erased(format!("disk {} of {}", args.disk, names.join(", "))),
+            .part_of(format!("disk {} of {}", args.disk, names.join(", "))),
         args.yes,
     )?;
     let request = FlashRequest {

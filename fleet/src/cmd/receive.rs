@@ -102,7 +102,7 @@ pub(crate) fn run(args: &ReceiveArgs, json: bool) -> anyhow::Result<Exit> {
     let target = Target::open(&args.disk, options)?;
     if target.bytes() > 0 {
         let what = format!("{} ({} bytes)", args.disk.display(), target.bytes());
-        let what = args.scope.erased(what);
+        let what = args.scope.part_of(what);
         confirm_erasing(&what, args.yes)?;
     }
     let stop = stop_on_signal()?;

@@ -1,4 +1,4 @@
-//! `--only`, `--keep` and `--incomplete`: which partitions are written.
+//! `--only`, `--keep` and `--incomplete`: which partitions are written, or compared.
 
 use std::fmt;
 
@@ -7,23 +7,23 @@ use clap::Args;
 use netflash_imager::{DeployOptions, PartitionSet, Scope};
 use netflash_pxe::FlashScope;
 
-// Which partitions of a disk are written; all of it, unless some are named. No doc comment: clap would take it for the
+// Which partitions of a disk it is about; all of it, unless some are named. No doc comment: clap would take it for the
 // help of the command that has these options.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ScopeArgs {
-    /// Write only these partitions; the disk's table stays
+    /// Only these partitions; the disk's table stays out of it
     #[arg(long, value_name = "N,M", conflicts_with = "keep")]
     only: Option<PartitionSet>,
-    /// Keep these partitions and the disk's table; write all else
+    /// All but these partitions and the disk's table
     #[arg(long, value_name = "N,M")]
     keep: Option<PartitionSet>,
-    /// Let partitions the image was made without stay as they are
+    /// All but the partitions that the image was made without
     #[arg(long, conflicts_with_all = ["only", "keep"])]
     incomplete: bool,
 }
 
 impl ScopeArgs {
-    /// Whether the whole disk is written.
+    /// Whether it is the whole disk.
     pub(crate) fn is_whole(&self) -> bool {
         self.only.is_none() && self.keep.is_none()
     }
@@ -53,17 +53,8 @@ impl ScopeArgs {
         }
     }
 
-    /// What of `disk` the image is on afterwards, in words.
-    pub(crate) fn written(&self, disk: impl fmt::Display) -> String {
-        match (&self.only, &self.keep) {
-            (Some(only), _) => format!("partition {only} of {disk}"),
-            (None, Some(keep)) => format!("{disk} but for partition {keep}"),
-            (None, None) => disk.to_string(),
-        }
-    }
-
-    /// What is erased of `disk`, in words.
-    pub(crate) fn erased(&self, disk: impl fmt::Display) -> String {
+    /// What of `disk` it is, in words.
+    pub(crate) fn part_of(&self, disk: impl fmt::Display) -> String {
         match (&self.only, &self.keep) {
             (Some(only), _) => format!("partition {only} of {disk}"),
             (None, Some(keep)) => format!("{disk} but for partition {keep}"),

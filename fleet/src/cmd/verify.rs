@@ -9,12 +9,13 @@ use serde::Serialize;
 
 use netflash_imager::{
     AuditDepth, DeployError, DeployEvent, DeployOptions, ExtractError, FreePolicy, Image,
-    LastPartition, PartitionSet, Place, Scope, Target, TargetOptions, audit_image,
+    LastPartition, Place, Target, TargetOptions, audit_image,
 };
 
 use super::show;
 use crate::Exit;
 use crate::cmd::image::Pace;
+use crate::cmd::scope::ScopeArgs;
 use crate::interrupt::stop_on_signal;
 use crate::table::{Table, bytes};
 
@@ -39,15 +40,8 @@ pub(crate) struct VerifyArgs {
     /// What a larger disk's last partition is expected to be
     #[arg(long, value_enum, value_name = "HOW", default_value = "keep")]
     last_partition: LastWord,
-    /// Compare only these partitions, not the disk's table
-    #[arg(long, value_name = "N,M", conflicts_with = "keep")]
-    only: Option<PartitionSet>,
-    /// Leave these partitions and the disk's table out
-    #[arg(long, value_name = "N,M")]
-    keep: Option<PartitionSet>,
-    /// Leave partitions out that the image was made without
-    #[arg(long, conflicts_with_all = ["only", "keep"])]
-    incomplete: bool,
+    #[command(flatten)]
+    scope: ScopeArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -90,14 +84,8 @@ pub(crate) fn run(args: &VerifyArgs, json: bool) -> anyhow::Result<Exit> {
             LastWord::Keep => LastPartition::Keep,
             LastWord::Grow => LastPartition::Grow,
         },
-        scope: match (&args.only, &args.keep) {
-            (Some(only), _) => Scope::Only(only.clone()),
-            (None, Some(keep)) => Scope::Keep(keep.clone()),
-            (None, None) => Scope::Whole,
-        },
-        incomplete: args.incomplete,
         stop,
-        ..DeployOptions::default()
+        ..args.scope.options()
     };
     let manifest = image.manifest();
     let pace = Mutex::new(Some(Pace::new()));
@@ -139,12 +127,7 @@ pub(crate) fn run(args: &VerifyArgs, json: bool) -> anyhow::Result<Exit> {
 }
 
 fn text(args: &VerifyArgs, found: &Found) -> String {
-    let disk = args.disk.display();
-    let what = match (&args.only, &args.keep) {
-        (Some(only), _) => format!("partition {only} of {disk}"),
-        (None, Some(keep)) => format!("{disk} but for partition {keep}"),
-        (None, None) => disk.to_string(),
-    };
+    let what = args.scope.part_of(args.disk.display());
     if found.equal {
         return format!("{what} is image {}\n", found.image_id);
     }

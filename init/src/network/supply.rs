@@ -149,11 +149,10 @@ impl Supply<'_> {
                 self.apply(event)?;
             }
             let pause = client.poll_timeout().saturating_duration_since(now);
-            receive(
-                &socket,
-                pause.clamp(Duration::from_millis(1), POLL),
-                &mut client,
-            )?;
+            let limit = pause.clamp(Duration::from_millis(1), POLL);
+            receive(&socket, limit, |bytes| {
+                client.handle_datagram(Instant::now(), bytes);
+            })?;
         }
     }
 
@@ -275,11 +274,12 @@ fn open(link: &Link) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-fn receive(socket: &UdpSocket, limit: Duration, client: &mut DhcpClient) -> io::Result<()> {
+/// Waits for a datagram, and shows it to `take`.
+fn receive(socket: &UdpSocket, limit: Duration, take: impl FnOnce(&[u8])) -> io::Result<()> {
     socket.set_read_timeout(Some(limit))?;
     let mut buffer = [0; DATAGRAM_MAX];
     match socket.recv(&mut buffer) {
-        Ok(length) => client.handle_datagram(Instant::now(), &buffer[..length]),
+        Ok(length) => take(&buffer[..length]),
         Err(error) if is_passing(&error) => {}
         Err(error) => return Err(error),
     }

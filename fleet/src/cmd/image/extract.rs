@@ -61,7 +61,7 @@ pub(super) fn run(args: &ExtractArgs, json: bool) -> anyhow::Result<Exit> {
             .as_ref()
             .is_some_and(|meta| meta.file_type().is_block_device());
         if is_device || there.is_some_and(|meta| meta.len() > 0) {
-            confirm_erasing(&args.scope.erased(args.disk.display()), args.yes)?;
+            confirm_erasing(&args.scope.part_of(args.disk.display()), args.yes)?;
         }
         if is_device || !args.scope.is_whole() {
             to_disk(&image, &args.disk, &args.scope, stop)
@@ -81,7 +81,7 @@ pub(super) fn run(args: &ExtractArgs, json: bool) -> anyhow::Result<Exit> {
             result["raw_bytes"] = image.manifest().raw_bytes().into();
             println!("{result}");
         } else {
-            let words = args.scope.written(args.disk.display());
+            let words = args.scope.part_of(args.disk.display());
             println!("{words} is image {}", image.id());
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use netflash_multicast::{Family, Interface};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Supply, is_passing, random};
+use super::{Supply, random, receive};
 use crate::dhcp6::{Client, Event, Lease};
 use crate::links::Netlink;
 use crate::network::POLL;
@@ -21,9 +21,6 @@ const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 const ROUTERS_FIRST: Duration = Duration::from_secs(5);
 /// Bits of an address that is lent: which others are on the link, routers say.
 const LENT_PREFIX: u8 = 128;
-/// Larger than any Ethernet datagram.
-const DATAGRAM_MAX: usize = 9216;
-
 /// A client and its socket.
 struct Asking {
     client: Client,
@@ -122,14 +119,10 @@ impl Supply<'_> {
             self.follow(event)?;
         }
         let pause = client.poll_timeout().saturating_duration_since(now);
-        socket.set_read_timeout(Some(pause.clamp(Duration::from_millis(1), POLL)))?;
-        let mut buffer = [0; DATAGRAM_MAX];
-        match socket.recv(&mut buffer) {
-            Ok(length) => client.handle_datagram(Instant::now(), &buffer[..length]),
-            Err(error) if is_passing(&error) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
+        let limit = pause.clamp(Duration::from_millis(1), POLL);
+        receive(socket, limit, |bytes| {
+            client.handle_datagram(Instant::now(), bytes);
+        })
     }
 
     /// Makes the kernel have what is lent. Who waits is told when the kernel has tried it.
